@@ -1,0 +1,186 @@
+"""What jobd raises when it is misused or cannot go on.
+
+    JobdError
+     |-- ConfigError            a setting is wrong (names setting, value, remedy)
+     |-- HandlerError           a handler is declared wrongly
+     |-- PayloadError           a payload cannot be stored or does not fit (names the path); a ValueError too
+     |-- JobNotFound            no job has this id
+     |-- WrongState             the job's state does not allow this verb
+     |-- UniqueKeyTaken         another unfinished job holds the unique key
+     |-- IdTaken                the id belongs to a job of another kind or tenant
+     |-- ClaimLost              the run is no longer ours: another worker took the job over
+     |-- WaitTimeout            the job had not ended when the waiting did; a TimeoutError too
+     |-- CallTimeout            a call on the database took longer than its limit; a TimeoutError too
+     |-- DatabaseUnavailable    the database cannot be reached, or ended the connection
+     |-- Transient              a deadlock or the like: the same call may succeed at once
+     |-- Refused                the database refuses the values themselves
+     |-- PartitionMissing       the history has no partition for today
+     `-- SchemaError            the schema in the database does not suit this jobd
+          |-- SchemaOutdated    migrations are missing
+          `-- SchemaTooNew      a newer jobd migrated it
+
+How a run of a handler ended is never one of these: see `outcomes` and `lifecycle`. Every error
+carries its facts as fields, and a text that says what to do next.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+
+class JobdError(Exception):
+    """The root of everything that jobd raises on purpose."""
+
+
+class ConfigError(JobdError):
+    """A setting has a value that cannot work."""
+
+    def __init__(self, setting: str, value: object, remedy: str) -> None:
+        self.setting = setting
+        self.value = value
+        self.remedy = remedy
+        super().__init__(f"{setting} = {value!r}: {remedy}")
+
+
+class HandlerError(JobdError):
+    """A handler is declared in a way that can never run."""
+
+
+class PayloadError(JobdError, ValueError):
+    """A payload cannot be stored, or does not fit the handler that is registered for it."""
+
+    def __init__(self, path: str, problem: str, remedy: str = "") -> None:
+        self.path = path
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"payload {path}: {problem}" + (f"; {remedy}" if remedy else ""))
+
+
+class JobNotFound(JobdError):
+    """No job, waiting or finished, has this id."""
+
+    def __init__(self, job_id: UUID) -> None:
+        self.job_id = job_id
+        super().__init__(
+            f"no job {job_id}: it never existed, was deleted, or finished longer ago than history_retention"
+        )
+
+
+class WrongState(JobdError):
+    """The job exists, but its state does not allow what was asked."""
+
+    def __init__(self, job_id: UUID, state: str, verb: str, allowed: str) -> None:
+        self.job_id = job_id
+        self.state = state
+        self.verb = verb
+        super().__init__(f"cannot {verb} job {job_id}: it is {state}, and {verb} takes {allowed}")
+
+
+class UniqueKeyTaken(JobdError):
+    """Another unfinished job of the same tenant and kind holds the unique key."""
+
+    def __init__(self, job_id: UUID, unique_key: str, holder: UUID | None) -> None:
+        self.job_id = job_id
+        self.unique_key = unique_key
+        self.holder = holder
+        super().__init__(
+            f"job {job_id} cannot go back to the queue: its unique key {unique_key!r} is held by "
+            f"{'job ' + str(holder) if holder else 'another job'}; cancel that one first, or let it finish"
+        )
+
+
+class IdTaken(JobdError):
+    """An enqueue named the id of a job that is of another kind or tenant."""
+
+    def __init__(self, job_id: UUID) -> None:
+        self.job_id = job_id
+        super().__init__(
+            f"id {job_id} belongs to a job of another kind or tenant; "
+            "repeat an enqueue with the same kind and tenant, or leave id out to get a new one"
+        )
+
+
+class ClaimLost(JobdError):
+    """Another daemon took the job over while this run was going on; nothing of it was written."""
+
+    def __init__(self, job_id: UUID, claim_no: int) -> None:
+        self.job_id = job_id
+        self.claim_no = claim_no
+        super().__init__(f"claim {claim_no} of job {job_id} is lost: the job was rescued or ended elsewhere")
+
+
+class WaitTimeout(JobdError, TimeoutError):
+    """The job had not reached its end when the time to wait was over. The job goes on."""
+
+    def __init__(self, job_id: UUID, seconds: float, state: str) -> None:
+        self.job_id = job_id
+        self.seconds = seconds
+        self.state = state
+        super().__init__(
+            f"job {job_id} is still {state} after {seconds:g} s; it goes on: wait again, or longer"
+        )
+
+
+class CallTimeout(JobdError, TimeoutError):
+    """A call did not end within its limit. Whether it took effect is unknown: repeat it with the same id."""
+
+    def __init__(self, what: str, seconds: float) -> None:
+        self.what = what
+        self.seconds = seconds
+        super().__init__(
+            f"{what} did not end within {seconds:g} s (setting call_timeout); "
+            "whether it took effect is unknown: look, or repeat it with the same id"
+        )
+
+
+class DatabaseUnavailable(JobdError):
+    """The database cannot be reached, refuses connections, or cut this one."""
+
+    def __init__(self, detail: str, *, permanent: bool = False) -> None:
+        """`permanent`: waiting will not help; the role, the password or the database's name is wrong."""
+        self.detail = detail
+        self.permanent = permanent
+        super().__init__(f"the database cannot be used{'' if permanent else ' now'}: {detail}")
+
+
+class Transient(JobdError):
+    """A deadlock, a serialization failure or a lock timeout: the same call may succeed now."""
+
+
+class PartitionMissing(JobdError):
+    """The history has no partition for today; `ensure_partitions` makes it."""
+
+
+class Refused(JobdError):
+    """The database refused the values themselves; `constraint` names the rule where there is one."""
+
+    def __init__(self, message: str, *, sqlstate: str, constraint: str | None) -> None:
+        self.sqlstate = sqlstate
+        self.constraint = constraint
+        super().__init__(message)
+
+
+class SchemaError(JobdError):
+    """The schema `jobd` in the database does not suit this jobd."""
+
+
+class SchemaOutdated(SchemaError):
+    """The database lacks migrations that this jobd needs."""
+
+    def __init__(self, found: int, needed: int) -> None:
+        self.found = found
+        self.needed = needed
+        state = "has no jobd schema yet" if found == 0 else f"is at schema version {found}"
+        super().__init__(f"the database {state}, this jobd needs version {needed}: run `jobd migrate`")
+
+
+class SchemaTooNew(SchemaError):
+    """A newer jobd migrated the database further than this one understands."""
+
+    def __init__(self, found: int, known: int) -> None:
+        self.found = found
+        self.known = known
+        super().__init__(
+            f"the database is at schema version {found}, this jobd knows versions up to {known}: "
+            "upgrade jobd here, or point it at another database"
+        )

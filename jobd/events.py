@@ -1,0 +1,172 @@
+"""What happened, told to whoever wants to know: metrics and logs subscribe, the engine only tells.
+
+One event a move of `lifecycle.MOVES` or a change of the daemon's own condition, named with the
+same verb. Subscribers are called at once, in the thread that emits, and must not block; one that
+raises is logged and dropped from that call, since telling must never harm the work.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnqueued:
+    """This process put jobs into the database (or into a caller's transaction)."""
+
+    kind: str
+    queue: str
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted:
+    """A handler is about to run."""
+
+    id: UUID
+    kind: str
+    queue: str
+    attempt: int
+    wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobFinished:
+    """A run ended and its verdict is durable. `outcome` is one of lifecycle.OUTCOMES."""
+
+    id: UUID
+    kind: str
+    queue: str
+    attempt: int
+    state: str
+    outcome: str
+    run_seconds: float
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStale:
+    """A run ended, but its claim was no longer ours; nothing was written."""
+
+    id: UUID
+    kind: str
+    queue: str
+    claim_no: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobsStaged:
+    """Due jobs were made ready."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobsRescued:
+    """Orphans of lost workers were put back, cancelled, or declared dead."""
+
+    count: int
+    dead: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobsExpired:
+    """Jobs of policy `drop` whose deadline passed were declared dead."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownKind:
+    """A claimed job's kind has no handler in this process; it went back unburned."""
+
+    kind: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRenewed:
+    """The worker's lease was confirmed until `until` (the database's clock)."""
+
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """The lease could not be confirmed in time, or another daemon took it; all runs here are stopped."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseLost:
+    """A service of this process cannot reach the database; told once an outage and service."""
+
+    service: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseBack:
+    """That service reached the database again after `seconds`."""
+
+    service: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerChanged:
+    """Notifications work (True) or do not (False); polling goes on either way."""
+
+    up: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderChanged:
+    """This process became the leader, or ceased to be it."""
+
+    leading: bool
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class LateResult:
+    """A handler returned or raised after its job had already ended inside `ctx.transaction()`."""
+
+    id: UUID
+    kind: str
+    detail: str
+
+
+E = TypeVar("E")
+
+
+class Events:
+    """A list of callbacks per event type."""
+
+    def __init__(self) -> None:
+        self._subscribers: dict[type, list[Callable[[Any], None]]] = defaultdict(list)
+
+    def subscribe(self, event_type: type[E], callback: Callable[[E], None]) -> Callable[[], None]:
+        """Call `callback` with each event of exactly this type; the answer ends the subscription."""
+        self._subscribers[event_type].append(callback)
+        return lambda: self._subscribers[event_type].remove(callback)
+
+    def wants(self, event_type: type) -> bool:
+        """False when building the event would be work for nobody."""
+        return bool(self._subscribers.get(event_type))
+
+    def emit(self, event: object) -> None:
+        """Tell every subscriber of this type of event."""
+        for callback in tuple(self._subscribers.get(type(event), ())):
+            try:
+                callback(event)
+            except Exception:
+                logging.getLogger("jobd.events").exception("a subscriber of %s failed", type(event).__name__)

@@ -1,0 +1,158 @@
+"""The nouns: a job as it is stored, as it is enqueued, as it is claimed, and as its run ended.
+
+Plain data without behaviour. What may happen to a job is in `lifecycle`; how it is stored is in
+`store` and `sql/`. Instants are aware datetimes; payloads and results are decoded JSON here, and
+JSON text on the way to and from the database.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+
+class JobState(StrEnum):
+    """Where a job is in its life; the drawing is in `lifecycle`."""
+
+    SCHEDULED = "scheduled"
+    READY = "ready"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    CANCELLED = "cancelled"
+    DEAD = "dead"
+
+    @property
+    def finished(self) -> bool:
+        """True for the states that only an operator's retry leaves."""
+        return self in FINISHED
+
+
+FINISHED = frozenset({JobState.SUCCEEDED, JobState.CANCELLED, JobState.DEAD})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One row of `jobd.all_jobs`."""
+
+    id: UUID
+    queue: str
+    kind: str
+    tenant_id: str | None
+    use_case: str | None
+    state: JobState
+    reason: str | None
+    priority: int
+    run_at: datetime
+    deadline_at: datetime
+    delay_tolerance: timedelta | None
+    deadline_policy: str
+    payload: Any
+    result: Any
+    attempt: int
+    max_attempts: int | None
+    crashes: int
+    generation: int
+    claim_no: int
+    worker_id: UUID | None
+    created_at: datetime
+    claimed_at: datetime | None
+    finished_at: datetime | None
+    cancel_requested_at: datetime | None
+    unique_key: str | None
+    concurrency_key: str | None
+    backoff: dict[str, Any] | None
+    timeout: timedelta | None
+    errors: list[dict[str, Any]]
+    progress: dict[str, Any] | None
+    headers: dict[str, Any]
+
+    @property
+    def tags(self) -> list[str]:
+        """The tags given at enqueue."""
+        return list(self.headers.get("tags", ()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job on its way into the database. None means: the default of the handler, the queue or jobd."""
+
+    id: UUID
+    kind: str
+    payload: str
+    queue: str = "default"
+    tenant_id: str | None = None
+    use_case: str | None = None
+    priority: int = 0
+    run_at: datetime | None = None
+    delay: timedelta | None = None
+    delay_tolerance: timedelta | None = None
+    deadline_policy: str = "run"
+    max_attempts: int | None = None
+    unique_key: str | None = None
+    concurrency_key: str | None = None
+    backoff: str | None = None
+    timeout: timedelta | None = None
+    headers: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """The answer to an enqueue. `created` is False when an existing job already stood for it."""
+
+    id: UUID
+    created: bool
+
+    @property
+    def duplicate(self) -> bool:
+        """True when nothing was inserted: the id was a repeat, or the unique key is held by job `id`."""
+        return not self.created
+
+
+@dataclass(slots=True, kw_only=True)
+class Claimed:
+    """A job that this worker has claimed and not yet ended. `claim_no` is the identity of the run."""
+
+    id: UUID
+    claim_no: int
+    queue: str
+    kind: str
+    tenant_id: str | None
+    use_case: str | None
+    priority: int
+    run_at: datetime
+    deadline_at: datetime
+    delay_tolerance: timedelta | None
+    deadline_policy: str
+    payload: str
+    attempt: int
+    max_attempts: int | None
+    crashes: int
+    generation: int
+    created_at: datetime
+    claimed_at: datetime
+    unique_key: str | None
+    backoff: str | None
+    timeout: timedelta | None
+    headers: str | None = field(default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedRun:
+    """How one run ended, ready to be written: a verdict of `lifecycle.judge` bound to its claim."""
+
+    id: UUID
+    claim_no: int
+    state: JobState
+    reason: str | None = None
+    delay: timedelta | None = None
+    unburned: bool = False
+    result: str | None = None
+    error: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Roughly how many bytes this adds to a flush."""
+        return 200 + len(self.result or "") + len(self.error or "")

@@ -1,0 +1,227 @@
+"""Payloads that do not fit: what the refusal says, and what is seen before a job is stored."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from uuid import UUID
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator
+
+from jobd.binding import Binding
+from jobd.errors import PayloadError
+from jobd.registry import Registry
+
+if TYPE_CHECKING:
+    from decimal import Context as Cache
+
+
+class JobContext:
+    __jobd_context__ = True
+
+
+class Mailer:
+    """Stands for a resource: nothing that JSON could become."""
+
+
+@dataclass
+class Server:
+    """A dataclass may be a payload or a resource."""
+
+    host: str
+    port: int = 25
+
+
+class Image(BaseModel):
+    key: str
+    width: int = Field(default=100, gt=0)
+
+
+class Cat(BaseModel):
+    type: Literal["cat"]
+    lives: int
+
+
+class Dog(BaseModel):
+    type: Literal["dog"]
+    name: str
+
+
+CONTEXT = JobContext()
+
+
+def refused(function: Callable[..., Any], payload: Any) -> PayloadError:
+    with pytest.raises(PayloadError) as caught:
+        Binding("it", function).bind(CONTEXT, json.loads(json.dumps(payload)), {})
+    return caught.value
+
+
+def test_a_missing_key_says_what_is_expected() -> None:
+    async def it(n: int, image: Image) -> None: ...
+
+    error = refused(it, {"image": {"key": "a"}})
+    assert (error.path, error.problem) == ("$.n", "missing, expected an integer")
+    assert error.remedy == "handler 'it' takes the keys image, n"
+    assert refused(it, {"n": 1}).problem == "missing, expected Image"
+
+    async def unhashable(n: Annotated[int, []]) -> None: ...
+
+    assert "missing, expected" in refused(unhashable, {}).problem
+
+
+def test_an_unexpected_key_suggests_the_near_one() -> None:
+    async def it(width: int = 1) -> None: ...
+
+    error = refused(it, {"widht": 2})
+    assert error.path == "$.widht"
+    assert error.remedy.startswith("did you mean 'width'? ")
+
+
+def test_every_wrong_place_is_named() -> None:
+    async def it(a: int, b: str, c: int) -> None: ...
+
+    assert str(refused(it, {"a": [], "b": 1, "d": 4})) == (
+        "payload $.a: should be a valid integer, got an array of 0 items; "
+        "$.b: should be a valid string, got an integer; $.d: unexpected key; "
+        "$.c: missing, expected an integer; handler 'it' takes the keys a, b, c"
+    )
+
+
+def test_paths_lead_into_the_payload() -> None:
+    class Order(BaseModel):
+        items: list[Image | Server]
+        extra: dict[str, int] = {}
+
+    async def it(payload: Order) -> None: ...
+    async def keyword(order: Order, n: int) -> None: ...
+
+    assert refused(it, {"items": [{"key": "a"}, {"key": "a", "width": 0}]}).path.startswith("$.items[1]")
+    assert refused(it, {}).path == "$.items"
+    assert refused(it, {"items": [], "extra": {"a b": "x"}}).path == '$.extra["a b"]'
+    assert refused(keyword, {"order": {"items": 7}, "n": 1}).path == "$.order.items"
+
+
+def test_members_of_a_union_complain_once_about_one_place() -> None:
+    async def it(n: int | bool) -> None: ...
+
+    error = refused(it, {"n": []})
+    assert error.path == "$.n"
+    assert error.problem == "should be a valid integer or should be a valid boolean, got an array of 0 items"
+
+
+def test_values_are_never_quoted() -> None:
+    class Login(BaseModel):
+        password: str
+
+        @field_validator("password")
+        @classmethod
+        def strong(cls, value: str) -> str:
+            raise ValueError(f"{value} is too weak")
+
+    async def number(n: int) -> None: ...
+    async def login(payload: Login) -> None: ...
+    async def pet(pet: Annotated[Cat | Dog, Field(discriminator="type")]) -> None: ...
+    async def none() -> None: ...
+
+    secret = "hunter2 hunter2"
+    assert "hunter2" not in str(refused(number, {"n": secret}))
+    assert "hunter2" not in str(refused(number, secret))
+    assert "… is too weak" in str(refused(login, {"password": secret}))
+    assert "hunter2" not in str(refused(pet, {"type": secret}))
+    assert len(str(refused(none, {"k" * 5000: 1}))) < 300
+    assert len(str(refused(none, {f"key{n}": n for n in range(5000)}))) < 300
+
+
+def check(function: Callable[..., Any], payload: Any, *types: type, all_known: bool = False) -> None:
+    Binding("it", function).check(payload, types, all_known=all_known)
+
+
+def test_check_refuses_early_what_the_run_would_refuse() -> None:
+    async def it(ctx: JobContext, n: int) -> None: ...
+
+    check(it, {"n": 1})
+    with pytest.raises(PayloadError, match=r"\$\.n: missing"):
+        check(it, {})
+
+
+def test_check_takes_models_and_python_values_before_they_are_stored() -> None:
+    async def whole(payload: Image) -> None: ...
+    async def keys(key: str, width: int) -> None: ...
+    async def plain(payload: dict[str, Any]) -> None: ...
+    async def at(at: datetime, who: str) -> None: ...
+
+    image = Image(key="a")
+    check(whole, image)
+    check(keys, image)
+    check(plain, image)
+    check(at, {"at": datetime(2026, 1, 2, tzinfo=UTC), "who": UUID(int=0)})
+    with pytest.raises(PayloadError):
+        check(keys, Server("a"))
+
+
+def test_check_leaves_to_the_run_what_resources_not_yet_known_decide() -> None:
+    async def lone(server: Server) -> None: ...
+    async def pair(image: Image, server: Server) -> None: ...
+    async def mail(payload: Image, mailer: Mailer) -> None: ...
+    async def by_name(cache: Cache, n: int) -> None: ...
+
+    check(lone, {})
+    check(pair, {"key": "a"})
+    check(by_name, {"n": 1})
+    with pytest.raises(PayloadError, match=r"\$\.key: missing"):
+        check(mail, {})  # a Mailer cannot be a payload, so it has to be a resource
+    with pytest.raises(PayloadError, match=r"\$\.host: missing"):
+        check(lone, {}, all_known=True)
+    check(pair, {"key": "a"}, Server)
+    with pytest.raises(PayloadError, match=r"\$\.key: missing"):
+        check(pair, {}, Server, all_known=True)
+
+
+def test_what_encode_stores_fits_the_model_again() -> None:
+    class Shape(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        side: int = Field(alias="theSide")
+        at: datetime
+
+        @computed_field
+        def area(self) -> int:
+            return self.side**2
+
+    async def it(payload: Shape) -> None: ...
+
+    registry = Registry()
+    handler = registry.add(it)
+    shape = Shape(theSide=3, at=datetime(2026, 1, 2, tzinfo=UTC))
+    handler.check(shape)
+    text = handler.encode(shape)
+    assert json.loads(text) == {"theSide": 3, "at": "2026-01-02T00:00:00Z"}
+    assert handler.bind(CONTEXT, json.loads(text), {}) == ((), {"payload": shape})
+
+
+def test_encode_takes_dataclasses_and_plain_values_within_the_limit() -> None:
+    async def it(payload: Server) -> None: ...
+
+    handler = Registry().add(it)
+    assert json.loads(handler.encode(Server("a"))) == {"host": "a", "port": 25}
+    assert json.loads(handler.encode({"host": "a"})) == {"host": "a"}
+    with pytest.raises(PayloadError):
+        handler.encode({"host": "a" * 100}, max_bytes=50)
+
+
+def test_plain_types_do_not_import_pydantic() -> None:
+    program = (
+        "import sys\n"
+        "from jobd.registry import Registry\n"
+        "def it(ctx, n: int, s: str, f: float | None = None, d: dict = {}): ...\n"
+        "handler = Registry().add(it)\n"
+        "handler.check({'n': 1, 's': 'x'}); handler.encode({'n': 1})\n"
+        "handler.bind(None, {'n': 1, 's': 'x', 'f': 0.5, 'd': {}}, {})\n"
+        "sys.exit('pydantic' in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,329 @@
+"""Settings: who wins, what is refused and in which words, and what is shown."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobd.errors import ConfigError
+from jobd.settings import (
+    QueueSettings,
+    Settings,
+    SmtpSettings,
+    explain,
+    find_problems,
+    load_settings,
+    redact_url,
+    unread_environment,
+)
+
+EXAMPLE = Path(__file__).parents[2] / "jobd.toml.example"
+# Each fixed name of the environment, with a value and how that is shown.
+FIXED = {
+    "JOBD_DATABASE_URL": ("postgresql://h/d", "postgresql://h/d"),
+    "JOBD_APP": ("shop.jobs:jobs", "shop.jobs:jobs"),
+    "JOBD_CONCURRENCY": ("7", "7"),
+    "JOBD_LEASE": ("9s", "9s"),
+    "JOBD_HEARTBEAT": ("2s", "2s"),
+    "JOBD_HTTP_HOST": ("0.0.0.0", "0.0.0.0"),
+    "JOBD_HTTP_PORT": ("0", "0"),
+    "JOBD_LOG_LEVEL": ("ERROR", "error"),
+    "JOBD_POLL_INTERVAL": ("2s", "2s"),
+    "JOBD_NOTIFY": ("off", "off"),
+    "JOBD_SHUTDOWN_GRACE": ("1m", "1m"),
+    "JOBD_DEFAULT_TIMEOUT": ("90", "1m30s"),
+    "JOBD_CRASH_LIMIT": ("0", "0"),
+    "JOBD_MIGRATE": ("check", "check"),
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder and no JOBD_ variables."""
+    for name in [name for name in os.environ if name.upper().startswith("JOBD_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def source_of(settings: Settings, name: str) -> str:
+    return next(shown.source for shown in explain(settings) if shown.name == name)
+
+
+def test_without_anything_every_setting_has_its_default() -> None:
+    settings = load_settings()
+    assert settings.database_url is None
+    assert (settings.concurrency, settings.crash_limit) == (100, 3)
+    assert (settings.lease, settings.heartbeat) == (timedelta(seconds=30), timedelta(seconds=10))
+    assert (settings.http_host, settings.http_port) == ("127.0.0.1", 8642)
+    assert settings.default_timeout == timedelta(minutes=15)
+    assert (settings.max_payload, settings.max_result) == (262_144, 1_048_576)
+    assert settings.notify is True
+    assert {shown.source for shown in explain(settings)} == {"default"}
+
+
+def test_the_file_gives_way_to_the_environment_and_that_to_an_override(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "jobd.toml").write_text('concurrency = 1\nhttp_port = 1\nlog_level = "debug"\n')
+    monkeypatch.setenv("JOBD_CONCURRENCY", "2")
+    monkeypatch.setenv("JOBD_HTTP_PORT", "2")
+    settings = load_settings(concurrency=3)
+    assert (settings.concurrency, settings.http_port, settings.log_level) == (3, 2, "debug")
+    sources = [source_of(settings, name) for name in ("concurrency", "http_port", "log_level", "app")]
+    assert sources == ["flag", "environment", "jobd.toml", "default"]
+
+
+def test_every_fixed_name_of_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, (value, _) in FIXED.items():
+        monkeypatch.setenv(name, value)
+    lines = {line.name: line for line in explain(load_settings())}
+    for name, (_, shown) in FIXED.items():
+        line = lines[name.removeprefix("JOBD_").lower()]
+        assert (line.value, line.source) == (shown, "environment")
+
+
+def test_an_override_of_none_and_an_empty_variable_count_as_not_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("JOBD_DATABASE_URL", "")
+    settings = load_settings(concurrency=None)
+    assert (settings.database_url, settings.concurrency) == (None, 100)
+
+
+def test_jobd_config_names_another_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "other.toml").write_text("concurrency = 8\n[queues.images]\nconcurrency = 2\n")
+    monkeypatch.setenv("JOBD_CONFIG", "other.toml")
+    settings = load_settings()
+    assert (settings.concurrency, settings.queues["images"].concurrency) == (8, 2)
+
+
+def test_tables_are_merged_over_the_sources(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "jobd.toml").write_text(
+        '[smtp]\nhost = "mail"\nusername = "u"\n[queues.images]\nconcurrency = 2\n[queues."a.b"]\n'
+    )
+    monkeypatch.setenv("JOBD_SMTP__PASSWORD", "hunter2")
+    monkeypatch.setenv("JOBD_QUEUES__FAST__CONCURRENCY", "50")
+    settings = load_settings()
+    assert (settings.smtp.host, settings.smtp.username) == ("mail", "u")
+    assert settings.smtp.password is not None
+    assert settings.smtp.password.get_secret_value() == "hunter2"
+    assert {name: queue.concurrency for name, queue in settings.queues.items()} == {
+        "images": 2,
+        "a.b": None,
+        "fast": 50,
+    }
+
+
+def test_a_shorter_lease_alone_shortens_the_beats() -> None:
+    settings = load_settings(database_url="postgresql://h/d", lease="5s")
+    assert settings.lease == timedelta(seconds=5)
+    assert 3 * settings.heartbeat <= settings.lease < 3.1 * settings.heartbeat
+    assert load_settings(lease="10m").heartbeat == timedelta(seconds=10)
+
+
+def test_a_server_that_speaks_tls_at_once_has_the_port_for_it() -> None:
+    assert load_settings(smtp={"tls": "tls"}).smtp.port == 465
+    assert load_settings(smtp={"tls": "tls", "port": 2_465}).smtp.port == 2_465
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [(True, True), ("on", True), ("OFF", False), ("false", False), ("1", True)]
+)
+def test_notify_is_on_or_off(written: object, meant: bool) -> None:
+    assert load_settings(notify=written).notify is meant
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [(True, "on"), (False, "off"), ("AUTO", "auto"), ("true", "on"), ("off", "off")]
+)
+def test_prepared_statements_are_auto_on_or_off(written: object, meant: str) -> None:
+    assert load_settings(prepared_statements=written).prepared_statements == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "size"), [("256KiB", 262_144), (" 1 MiB", 1_048_576), ("10kB", 10_000), (2_048, 2_048)]
+)
+def test_a_size_is_read_with_its_unit(written: object, size: int) -> None:
+    assert load_settings(max_payload=written).max_payload == size
+
+
+def test_settings_cannot_be_changed_afterwards() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().concurrency = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("environment", "file", "message"),
+    [
+        ({"JOBD_LEASE": "5x"}, "", "JOBD_LEASE = '5x': is not a duration; write it like \"30s\""),
+        ({"JOBD_LEASE": "1ms"}, "", "JOBD_LEASE = '1ms': must be from 500ms to 1d"),
+        ({"JOBD_SHUTDOWN_GRACE": "-5s"}, "", "JOBD_SHUTDOWN_GRACE = '-5s': must not be negative"),
+        ({"JOBD_CONCURRENCY": "many"}, "", "JOBD_CONCURRENCY = 'many': must be a valid integer"),
+        ({"JOBD_CONCURRENCY": "0"}, "", "JOBD_CONCURRENCY = '0': must be greater than or equal to 1"),
+        ({"JOBD_CRASH_LIMIT": "-1"}, "", "JOBD_CRASH_LIMIT = '-1': must be greater than or equal to 0"),
+        ({"JOBD_HTTP_PORT": "99999"}, "", "JOBD_HTTP_PORT = '99999': must be less than or equal to 65535"),
+        ({"JOBD_LOG_LEVEL": "loud"}, "", "JOBD_LOG_LEVEL = 'loud': must be 'debug', 'info', 'warning'"),
+        ({"JOBD_MIGRATE": "yes"}, "", "JOBD_MIGRATE = 'yes': must be 'auto', 'check' or 'off'"),
+        ({"JOBD_NOTIFY": "maybe"}, "", "JOBD_NOTIFY = 'maybe': must be on or off"),
+        ({"JOBD_APP": "shop"}, "", "JOBD_APP = 'shop': must be \"module:attribute\""),
+        ({"JOBD_MAX_PAYLOAD": "lots"}, "", "JOBD_MAX_PAYLOAD = 'lots': is not a size"),
+        ({"JOBD_QUEUES": "{"}, "", "JOBD_QUEUES = '***': is not JSON; write it like"),
+        ({"JOBD_QUEUES__A__CONCURRENCY": "0"}, "", "JOBD_QUEUES__A__CONCURRENCY = '0': must be greater"),
+        ({"JOBD_CONFIG": "gone.toml"}, "", "JOBD_CONFIG = 'gone.toml': there is no such file"),
+        ({"JOBD_DATABASE_URL": "postgresql+asyncpg://h/d"}, "", 'leave "+asyncpg" out'),
+        ({"JOBD_DATABASE_URL": "mysql://h/d"}, "", "write it like postgresql://user@host:5432/name"),
+        ({}, "concurrency = []", "concurrency in jobd.toml = []: must be a valid integer"),
+        ({}, "leese = 5", "leese in jobd.toml = '***': is not a setting; did you mean lease?"),
+        ({}, "zzz = 5", "zzz in jobd.toml = '***': is not a setting; there are database_url, app"),
+        (
+            {},
+            "[smtp]\nhots = 'a'",
+            "smtp.hots in jobd.toml = '***': is not a setting; did you mean smtp.host?",
+        ),
+        ({}, "[queues.a]\nlimit = 1", "queues.a.limit in jobd.toml = '***': is not a setting; there are"),
+        ({}, "[queues.'no good']", "queues in jobd.toml = 'no good': is not a queue's name: a letter or _"),
+        ({}, "[queues.'9']", "is not a queue's name"),
+        ({}, f"[queues.{'a' * 101}]", "is not a queue's name"),
+        ({}, "queues = 5", "queues in jobd.toml = 5: must be a valid dictionary"),
+        ({}, "lease = [", "jobd.toml = 'jobd.toml': is not TOML"),
+        ({}, "smtp = {password = 'x'}", "smtp.password in jobd.toml = '***': needs smtp.username"),
+        ({}, "smtp = {username = 'x'}", "smtp.username in jobd.toml = 'x': needs smtp.password"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name_value_and_remedy(
+    environment: dict[str, str], file: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "jobd.toml").write_text(file)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_settings()
+
+
+def test_an_unknown_override_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"concurency = .* did you mean concurrency"):
+        load_settings(concurency=4)
+
+
+def test_a_lease_of_less_than_three_beats_names_both_settings(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBD_LEASE", "5s")
+    monkeypatch.setenv("JOBD_HEARTBEAT", "10s")
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    assert str(caught.value) == (
+        "JOBD_LEASE = '5s': must be at least three beats (JOBD_HEARTBEAT is 10s); "
+        "raise it to 30s or lower the beat to 1.666s"
+    )
+    monkeypatch.delenv("JOBD_HEARTBEAT")
+    (folder / "jobd.toml").write_text('heartbeat = "4s"')
+    with pytest.raises(ConfigError, match=r"JOBD_LEASE = '5s': .* \(heartbeat in jobd.toml is 4s\)"):
+        load_settings()
+    with pytest.raises(ConfigError, match=r"lease = '30s': .* \(heartbeat is 20s\); raise it to 1m"):
+        load_settings(lease="30s", heartbeat="20s")
+
+
+def test_a_lease_of_exactly_three_beats_is_enough() -> None:
+    assert load_settings(lease="6s", heartbeat="2s").heartbeat == timedelta(seconds=2)
+
+
+def test_a_pool_of_one_connection_names_both_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBD_POOL_SIZE", "1")
+    with pytest.raises(ConfigError, match=r"JOBD_POOL_SIZE = '1': must be at least 2: .* concurrency = 100"):
+        load_settings()
+
+
+def test_a_password_is_not_sent_in_the_clear_to_another_machine() -> None:
+    smtp = {"username": "u", "password": "hunter2", "tls": "none"}
+    assert load_settings(smtp=smtp | {"host": "localhost"}).smtp.tls == "none"
+    with pytest.raises(ConfigError, match=r"smtp\.tls = 'none': would send smtp.password in the clear"):
+        load_settings(smtp=smtp | {"host": "mail.example.com"})
+
+
+def test_all_problems_are_found_at_once(folder: Path) -> None:
+    (folder / "jobd.toml").write_text("concurrency = 0\nleese = 1\n[smtp]\nport = 0\n")
+    assert [problem.setting for problem in find_problems()] == [
+        "concurrency in jobd.toml",
+        "smtp.port in jobd.toml",
+        "leese in jobd.toml",
+    ]
+    (folder / "jobd.toml").write_text("concurrency = 1\n")
+    assert find_problems() == []
+
+
+SECRETS: list[dict[str, Any]] = [
+    {"database_url": "postgresql://u:hunter2@h/d"},
+    {"database_url": "postgresql://u:hun@ter/hunter2@h/d"},
+    {"database_url": "postgresql://h/d?user=u&password=hunter2"},
+    {"database_url": "mysql://u:hunter2@h/d"},
+    {"database_url": "host=h password=hunter2"},
+    {"database_url": "hunter2"},
+    {"databse_url": "postgresql://u:hunter2@h/d"},
+    {"smtp": {"username": "u", "password": "hunter2"}},
+    {"smtp": {"pasword": "hunter2"}},
+    {"smtp": {"username": "u", "password": "hunter2", "port": 0}},
+    {"smtp": "hunter2"},
+]
+
+
+@pytest.mark.parametrize("overrides", SECRETS, ids=str)
+def test_no_secret_is_ever_shown(overrides: dict[str, Any]) -> None:
+    problems = find_problems(**overrides)
+    shown = "\n".join([*map(str, problems), *map(repr, problems)])
+    if not problems:
+        settings = load_settings(**overrides)
+        shown = f"{explain(settings)} {settings.smtp!r}"
+        assert "***" in shown
+    assert "hunter2" not in shown
+
+
+def test_a_url_is_shown_without_its_password() -> None:
+    assert (
+        redact_url("postgresql://u:x@h:5432/d?sslmode=require")
+        == "postgresql://u:***@h:5432/d?sslmode=require"
+    )
+    assert redact_url("postgresql://u@h/d") == "postgresql://u@h/d"
+
+
+def test_a_misspelt_variable_is_pointed_out_and_a_foreign_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBD_CONCURENCY", "4")
+    monkeypatch.setenv("JOBD_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("JOBD_QUEUES__A__CONCURRENCY", "4")
+    monkeypatch.setenv("JOBD_LEASE", "30s")
+    assert unread_environment() == [("JOBD_CONCURENCY", "JOBD_CONCURRENCY")]
+    load_settings()
+
+
+def test_the_example_file_gives_the_defaults() -> None:
+    example = load_settings(**tomllib.loads(EXAMPLE.read_text()))
+    assert example.model_dump() == load_settings().model_dump()
+
+
+def test_the_example_file_documents_every_setting_once() -> None:
+    # What has no default, and the table of a queue, stands there as a comment.
+    uncommented = re.sub(r"^# (?=\w+ = |\[)", "", EXAMPLE.read_text(), flags=re.MULTILINE)
+    example = tomllib.loads(uncommented)
+    assert set(example) == set(Settings.model_fields)
+    assert set(example["smtp"]) == set(SmtpSettings.model_fields)
+    assert set(example["queues"]["images"]) == set(QueueSettings.model_fields)
+    assert find_problems(**example) == []
+
+
+def test_pydantic_settings_is_imported_by_the_settings_alone() -> None:
+    program = (
+        "import sys, jobd, jobd.payload, jobd.backoff, jobd.ids, jobd.logs\n"
+        "heavy = {'pydantic', 'pydantic_settings', 'structlog', 'rich'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
