@@ -1,0 +1,305 @@
+"""The one door to PostgreSQL: connecting, executing a block, and naming what went wrong.
+
+Nothing above this layer sees asyncpg. `Link` is a single connection that is opened when needed
+and again when it broke: one for each service of the engine, so that no handler can ever exhaust
+them. `Pool` serves clients and handlers. Both execute blocks of `sql/`; with prepared statements
+off, as behind a pooler in transaction mode, each call is wrapped in BEGIN and COMMIT, since its messages
+could reach different servers otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+from jobd.errors import (
+    CallTimeout,
+    DatabaseUnavailable,
+    JobdError,
+    PartitionMissing,
+    Refused,
+    SchemaOutdated,
+    Transient,
+)
+
+if TYPE_CHECKING:
+    from jobd.sql import Block
+
+Record = asyncpg.Record
+
+CONNECT_TIMEOUT = 5.0
+STATEMENT_TIMEOUT = 30.0
+
+
+# SQLSTATE, or its first two characters, and what it means for the caller. 25006: a standby after a failover.
+UNAVAILABLE = ("08", "53", "57P", "58", "25006", "XX", "28", "3D000")
+PERMANENT = ("28", "3D000")
+TRANSIENT = ("40001", "40P01", "55P03")
+SCHEMA_MISSING = ("42P01", "3F000", "42883", "42703")
+
+
+def translate(error: BaseException) -> JobdError | None:
+    """jobd's own error for one of asyncpg's or the network's, or None for a bug of ours."""
+    if isinstance(error, asyncpg.PostgresError):
+        state = error.sqlstate or ""
+        if state.startswith(TRANSIENT):
+            return Transient(str(error))
+        if state.startswith(UNAVAILABLE):
+            return DatabaseUnavailable(f"{error} (SQLSTATE {state})", permanent=state.startswith(PERMANENT))
+        if state.startswith(SCHEMA_MISSING):
+            return SchemaOutdated(0, 1) if "jobd" in str(error) else None
+        if state == "23514" and "no partition" in str(error):
+            return PartitionMissing(str(error))
+        if state.startswith(("22", "23")):
+            return Refused(str(error), sqlstate=state, constraint=getattr(error, "constraint_name", None))
+        return None
+    if isinstance(error, ValueError):
+        # The driver could not encode a value; as an InterfaceError it would look like a broken connection.
+        return Refused(str(error), sqlstate="22000", constraint=None)
+    if isinstance(error, (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)):
+        return DatabaseUnavailable(f"{error}" or type(error).__name__)
+    return None
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Raise jobd's errors in place of the driver's."""
+    try:
+        yield
+    except JobdError:
+        raise
+    except Exception as error:
+        named = translate(error)
+        if named is None:
+            raise
+        raise named from error
+
+
+def redacted(url: str) -> str:
+    """The address without its password, for people to read."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@", 1)))
+
+
+class Executes(Protocol):
+    """What a store needs: a way to execute one block."""
+
+    async def fetch(self, block: Block, *args: Any) -> list[Record]: ...
+
+
+class Database:
+    """Where the database is and how to talk to it. Opens connections; holds none."""
+
+    def __init__(self, url: str, *, prepared_statements: str = "auto", application: str = "jobd") -> None:
+        self.url = url
+        self.application = application
+        self._prepared = {"auto": None, "on": True, "off": False}[prepared_statements]
+
+    @property
+    def prepares(self) -> bool:
+        """Whether statements are prepared; known for `auto` after the first connection."""
+        return bool(self._prepared)
+
+    async def connect(self) -> asyncpg.Connection[Record]:
+        """A new connection with dead peers detected within seconds, READ COMMITTED, and writable."""
+        if self._prepared is None:
+            self._prepared = not await self._behind_a_pooler()
+        connection = await self._open(self._prepared)
+        try:
+            keep_alive(connection)
+            if self._prepared:
+                await connection.execute(
+                    "set session characteristics as transaction isolation level read committed, read write;"
+                    "set jit = off"
+                )
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    async def _open(self, prepares: bool) -> asyncpg.Connection[Record]:
+        return await asyncpg.connect(
+            self.url,
+            timeout=CONNECT_TIMEOUT,
+            command_timeout=STATEMENT_TIMEOUT,
+            statement_cache_size=200 if prepares else 0,
+            max_cached_statement_lifetime=0,
+            server_settings={"application_name": self.application},
+        )
+
+    async def _behind_a_pooler(self) -> bool:
+        """A pooler tells its clients process numbers of its own; the server behind it says another one."""
+        connection = await self._open(False)
+        try:
+            told = connection.get_server_pid()
+            async with connection.transaction():
+                return bool(await connection.fetchval("select pg_backend_pid()") != told)
+        finally:
+            connection.terminate()
+
+    def pool_options(self) -> dict[str, Any]:
+        """The options for a pool whose connections behave like those of `connect`."""
+        return {
+            "command_timeout": STATEMENT_TIMEOUT,
+            "timeout": CONNECT_TIMEOUT,
+            "statement_cache_size": 200 if self._prepared else 0,
+            "max_cached_statement_lifetime": 0,
+            "server_settings": {"application_name": self.application},
+        }
+
+
+def keep_alive(connection: asyncpg.Connection[Record]) -> None:
+    """Let the kernel find a dead peer in seconds; its defaults are two hours idle, a quarter of one busy."""
+    transport = getattr(connection, "_transport", None)
+    sock = transport.get_extra_info("socket") if transport else None
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", 5),
+        ("TCP_KEEPINTVL", 5),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", 5000),
+    ):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+class Link:
+    """One connection for one service; opened when first used and again after it broke. One call at a time."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._connection: asyncpg.Connection[Record] | None = None
+        self._turn = asyncio.Lock()
+
+    async def fetch(self, block: Block, *args: Any) -> list[Record]:
+        """Execute `block`. A connection that broke, or whose state is unknown, is not used again."""
+        async with self._turn:
+            with translated():
+                try:
+                    connection = await self.opened()
+                    return await run(connection, block, args, prepares=self.database.prepares)
+                except BaseException as error:
+                    if not isinstance(translate(error), (Transient, Refused, PartitionMissing)):
+                        self.drop()
+                    raise
+
+    async def execute_plain(self, text: str) -> None:
+        """Execute text that takes no parameters outside any transaction (DDL that demands it)."""
+        async with self._turn:
+            with translated():
+                connection = await self.opened()
+                await connection.execute(text)
+
+    async def opened(self) -> asyncpg.Connection[Record]:
+        """The connection, opened if there is none."""
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self.database.connect()
+        return self._connection
+
+    def drop(self) -> None:
+        """Cut the connection, without a word to the server."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    async def close(self) -> None:
+        """Say goodbye to the server, within two seconds."""
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed():
+            try:
+                await connection.close(timeout=2)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                connection.terminate()
+
+
+class Pool:
+    """Connections for clients and handlers. Calls end within `call_timeout` seconds."""
+
+    def __init__(self, database: Database, *, size: int, call_timeout: float) -> None:
+        self.database = database
+        self.size = size
+        self.call_timeout = call_timeout
+        self._pool: asyncpg.Pool[Record] | None = None
+        self._turn = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Make sure that the database can be reached; needed once before anything else."""
+        async with self._turn:
+            if self._pool is None:
+                with translated():
+                    probe = await self.database.connect()
+                    await probe.close()
+                    self._pool = await asyncpg.create_pool(
+                        self.database.url,
+                        min_size=0,
+                        max_size=self.size,
+                        init=_keep_alive,
+                        **self.database.pool_options(),
+                    )
+
+    async def close(self) -> None:
+        """Close every connection, the busy ones too after five seconds."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            try:
+                async with asyncio.timeout(5):
+                    await pool.close()
+            except (TimeoutError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+                pool.terminate()
+
+    async def fetch(self, block: Block, *args: Any) -> list[Record]:
+        """Execute `block` on any connection. Raises CallTimeout when it takes too long."""
+        try:
+            async with asyncio.timeout(self.call_timeout) as limit:
+                async with self.connection() as connection:
+                    with translated():
+                        return await run(connection, block, args, prepares=self.database.prepares)
+        except TimeoutError as error:
+            if limit.expired():
+                raise CallTimeout(block.name, self.call_timeout) from error
+            raise
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection[Record]]:
+        """A connection of one's own for as long as the block lasts."""
+        if self._pool is None:
+            await self.open()
+        assert self._pool is not None
+        with translated():
+            lease = await self._pool.acquire()
+        try:
+            yield lease  # type: ignore[misc]
+        except asyncpg.ReadOnlySQLTransactionError:
+            # A failover left us on a standby: none of these connections will ever write again.
+            await self._pool.expire_connections()
+            raise
+        finally:
+            await _give_back(self._pool, lease)
+
+
+async def _keep_alive(connection: Any) -> None:
+    keep_alive(connection)
+
+
+async def _give_back(pool: asyncpg.Pool[Record], lease: Any) -> None:
+    # Shielded: a handler that is cancelled here must not leak the connection with its locks.
+    with contextlib.suppress(OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError):
+        await asyncio.shield(pool.release(lease, timeout=5))
+
+
+async def run(connection: Any, block: Block, args: tuple[Any, ...], *, prepares: bool) -> list[Record]:
+    """Execute one block on one connection."""
+    if prepares or connection.is_in_transaction():
+        return await connection.fetch(block.text, *args)  # type: ignore[no-any-return]
+    async with connection.transaction(isolation="read_committed"):
+        return await connection.fetch(block.text, *args)  # type: ignore[no-any-return]

@@ -1,0 +1,140 @@
+"""The processes that share the database: one method for each block of `sql/fleet.sql`.
+
+Leases, the lead, queues and the partitions of the history. Every `now` is None in production, where
+the database's clock counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from jobd import sql
+from jobd.door import Executes
+from jobd.errors import JobdError
+
+BLOCKS = sql.blocks("fleet")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What a process tells about itself when it begins."""
+
+    worker_id: UUID
+    host: str
+    pid: int
+    version: str
+    queues: tuple[str, ...]
+    kinds: tuple[str, ...]
+    roles: tuple[str, ...]
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunningClaim:
+    """A claim that the database holds for a worker."""
+
+    id: UUID
+    claim_no: int
+    cancel_requested: bool
+
+
+class Fleet:
+    """Workers, leader, queues."""
+
+    def __init__(self, door: Executes) -> None:
+        self.door = door
+
+    async def register(
+        self, process: Registration, *, lease: timedelta, now: datetime | None = None
+    ) -> datetime:
+        """Begin: return until when the lease lasts."""
+        (row,) = await self.door.fetch(
+            BLOCKS["register"], process.worker_id, process.host, process.pid, process.version,
+            list(process.queues), list(process.kinds), list(process.roles), process.concurrency, lease, now,
+        )  # fmt: skip
+        return row["lease_until"]  # type: ignore[no-any-return]
+
+    async def beat(
+        self, worker_id: UUID, *, lease: timedelta, now: datetime | None = None
+    ) -> datetime | None:
+        """Renew the lease; None when the worker was taken for dead."""
+        rows = await self.door.fetch(BLOCKS["beat"], worker_id, lease, now)
+        return rows[0]["lease_until"] if rows else None
+
+    async def running_of(self, worker_id: UUID) -> list[RunningClaim]:
+        """The claims that the database holds for this worker."""
+        rows = await self.door.fetch(BLOCKS["running_of"], worker_id)
+        return [RunningClaim(row["id"], row["claim_no"], row["cancel_requested"]) for row in rows]
+
+    async def doze(self, worker_id: UUID, *, period: timedelta, now: datetime | None = None) -> None:
+        """Ask for notifications for the next `period`."""
+        await self.door.fetch(BLOCKS["doze"], worker_id, period, now)
+
+    async def resign(self, worker_id: UUID) -> None:
+        """End: give up the row."""
+        await self.door.fetch(BLOCKS["resign"], worker_id)
+
+    async def stopping(self, worker_id: UUID, *, now: datetime | None = None) -> None:
+        """Tell that this worker claims nothing more."""
+        await self.door.fetch(BLOCKS["stopping"], worker_id, now)
+
+    async def reap(self, worker_id: UUID, *, lease: timedelta, now: datetime | None = None) -> set[UUID]:
+        """Remove workers whose lease lapsed, if this one may judge; return who they were."""
+        rows = await self.door.fetch(BLOCKS["reap"], worker_id, lease, now)
+        return {row["id"] for row in rows}
+
+    async def next_lapse(self, worker_id: UUID, *, now: datetime | None = None) -> float | None:
+        """In how many seconds the next lease of another worker ends."""
+        rows = await self.door.fetch(BLOCKS["next_lapse"], worker_id, now)
+        return rows[0]["seconds"]  # type: ignore[no-any-return]
+
+    async def elect(
+        self, name: str, worker_id: UUID, *, lease: timedelta, now: datetime | None = None
+    ) -> int | None:
+        """Take or renew the lead; return its term, or None when another worker leads."""
+        rows = await self.door.fetch(BLOCKS["elect"], name, worker_id, lease, now)
+        return rows[0]["term"] if rows else None
+
+    async def abdicate(self, name: str, worker_id: UUID) -> None:
+        """Give the lead up."""
+        await self.door.fetch(BLOCKS["abdicate"], name, worker_id)
+
+    async def proves_lead(
+        self, name: str, worker_id: UUID, *, term: int, now: datetime | None = None
+    ) -> bool:
+        """Whether this worker leads in this term; asked before a leader's write."""
+        return bool(await self.door.fetch(BLOCKS["proves_lead"], name, worker_id, term, now))
+
+    async def ensure_partitions(self, *, days: int = 7, now: datetime | None = None) -> int:
+        """Make the history's partitions; return how many were missing, or -1: another session is at it."""
+        (row,) = await self.door.fetch(BLOCKS["ensure_partitions"], days, now)
+        return int(row["missing"])
+
+    async def declare_queues(self, names: Sequence[str]) -> None:
+        """Let these queues be known."""
+        await self.door.fetch(BLOCKS["declare_queues"], list(names))
+
+    async def pause(self, queue: str, *, by: str | None) -> datetime:
+        """Stop claims from this queue; return since when they are stopped."""
+        (row,) = await self.door.fetch(BLOCKS["pause"], queue, by)
+        return row["paused_at"]  # type: ignore[no-any-return]
+
+    async def resume(self, queue: str) -> None:
+        """Allow claims again. Raises QueueUnknown."""
+        if not await self.door.fetch(BLOCKS["resume"], queue):
+            raise QueueUnknown(queue)
+
+    async def probe(self, worker_id: UUID) -> bool:
+        """Write; False when the worker has no row."""
+        return bool(await self.door.fetch(BLOCKS["probe"], worker_id))
+
+
+class QueueUnknown(JobdError):
+    """No process ever served this queue, and nobody paused it."""
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        super().__init__(f"no queue {queue!r} is known: `jobd queues list` shows those that are")

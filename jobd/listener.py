@@ -1,0 +1,59 @@
+"""LISTEN on a connection of its own, and a way to find out that it silently died.
+
+A pooler in transaction mode accepts LISTEN and delivers nothing; a cut network delivers nothing
+either and says nothing. So the listener notifies itself now and then and waits for the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+
+from jobd.door import Database, translated
+
+WAKE = "jobd_wake"
+CANCEL = "jobd_cancel"
+
+
+class Listener:
+    """One connection that listens. Made anew after every failure."""
+
+    def __init__(self, database: Database, heard: Callable[[str, str], None]) -> None:
+        """`heard(channel, payload)` is called on the listener's loop."""
+        self._database = database
+        self._heard = heard
+        self._echo = f"jobd_echo_{uuid.uuid4().hex}"
+        self._answered = asyncio.Event()
+
+    async def run(self, *, probe_interval: float, probe_timeout: float, up: Callable[[], None]) -> None:
+        """Listen until something fails; raises DatabaseUnavailable then, TimeoutError when it is deaf.
+
+        `up` is called once notifications are proven to arrive.
+        """
+        with translated():
+            connection = await self._database.connect()
+        try:
+            with translated():
+                for channel in (WAKE, CANCEL, self._echo):
+                    await connection.add_listener(channel, self._on_notification)
+            first = True
+            while True:
+                self._answered.clear()
+                with translated():
+                    async with connection.transaction():
+                        await connection.execute(f"notify {self._echo}")
+                async with asyncio.timeout(probe_timeout):
+                    await self._answered.wait()
+                if first:
+                    up()
+                    first = False
+                await asyncio.sleep(probe_interval)
+        finally:
+            connection.terminate()
+
+    def _on_notification(self, _connection: object, _pid: int, channel: str, payload: object) -> None:
+        if channel == self._echo:
+            self._answered.set()
+        else:
+            self._heard(channel, str(payload))

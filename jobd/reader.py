@@ -1,0 +1,121 @@
+"""What people and tools read: one method for each block of `sql/reading.sql` that is a question.
+
+Nothing here is on the hot path and nothing writes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from jobd import sql
+from jobd.door import Executes, Record
+from jobd.errors import JobNotFound
+from jobd.job import Job, JobState
+
+BLOCKS = sql.blocks("reading")
+JSON_COLUMNS = ("payload", "result", "backoff", "errors", "progress", "headers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """How full a queue is."""
+
+    queue: str
+    ready: int
+    scheduled: int
+    running: int
+    oldest_ready_seconds: float | None
+    paused_at: datetime | None
+    paused_by: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """A process that has a row in `jobd.workers`."""
+
+    id: UUID
+    host: str
+    pid: int
+    version: str
+    queues: list[str]
+    kinds: list[str]
+    roles: list[str]
+    concurrency: int
+    started_at: datetime
+    beat_at: datetime
+    confirmed_since: datetime
+    lease_until: datetime
+    sleeping_until: datetime | None
+    stopping_at: datetime | None
+    alive: bool
+    running: int
+
+
+class Reader:
+    """Jobs, queues and workers as they are now."""
+
+    def __init__(self, door: Executes) -> None:
+        self.door = door
+
+    async def get(self, id: UUID) -> Job:
+        """One job. Raises JobNotFound."""
+        rows = await self.door.fetch(BLOCKS["get"], id)
+        if not rows:
+            raise JobNotFound(id)
+        return _job(rows[0])
+
+    async def state_of(self, id: UUID) -> JobState:
+        """Where a job is. Raises JobNotFound."""
+        rows = await self.door.fetch(BLOCKS["state_of"], id)
+        if not rows:
+            raise JobNotFound(id)
+        return JobState(rows[0]["state"])
+
+    async def list(
+        self,
+        *,
+        state: str | None = None,
+        queue: str | None = None,
+        kind: str | None = None,
+        tenant_id: str | None = None,
+        before: UUID | None = None,
+        count: int = 100,
+    ) -> list[Job]:
+        """The newest jobs first; `before` is the id at the end of the page before."""
+        rows = await self.door.fetch(BLOCKS["list"], state, queue, kind, tenant_id, before, count)
+        return [_job(row) for row in rows]
+
+    async def depths(self, *, now: datetime | None = None) -> Sequence[Depth]:
+        """Every queue that is known or has live jobs."""
+        rows = await self.door.fetch(BLOCKS["depths"], now)
+        return [Depth(**row) for row in rows]
+
+    async def workers(self) -> Sequence[Worker]:
+        """Every process with a row, the oldest first."""
+        rows = await self.door.fetch(BLOCKS["workers"])
+        return [Worker(**row) for row in rows]
+
+    async def transaction_status(self, xid: str) -> str | None:
+        """How a transaction ended: committed, aborted, in progress; None when it is too old to tell."""
+        (row,) = await self.door.fetch(BLOCKS["transaction_status"], xid)
+        return row["status"]  # type: ignore[no-any-return]
+
+    async def schema_version(self) -> int:
+        """To which version the schema was migrated."""
+        (row,) = await self.door.fetch(BLOCKS["schema_version"])
+        return int(row["version"])
+
+
+def _job(row: Record) -> Job:
+    columns: dict[str, Any] = dict(row)
+    for name in JSON_COLUMNS:
+        if columns[name] is not None:
+            columns[name] = json.loads(columns[name])
+    columns["state"] = JobState(columns["state"])
+    columns["headers"] = columns["headers"] or {}
+    return Job(**columns)

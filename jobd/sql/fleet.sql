@@ -1,0 +1,109 @@
+-- The processes that share the database: their leases, the leader, queues, and the partitions of the
+-- history. `now` is null in production; see lifecycle.sql.
+
+-- name: register (worker_id, host, pid, version, queues, kinds, roles, concurrency, lease, now)
+-- A process begins: its row is its lease, and without one it can claim nothing.
+insert into jobd.workers (id, host, pid, version, queues, kinds, roles, concurrency,
+                          started_at, beat_at, confirmed_since, lease_until)
+select $1::uuid, $2::text, $3::int, $4::text, $5::text[], $6::text[], $7::text[], $8::int,
+       t.moment, t.moment, t.moment, t.moment + $9::interval
+  from (select coalesce($10::timestamptz, clock_timestamp()) as moment) t
+returning lease_until
+
+-- name: beat (worker_id, lease, now)
+-- Renew the lease, also one that lapsed and that nobody took. No row: the worker was taken for dead and its jobs are
+-- no longer its own. `confirmed_since` starts anew after any lapse.
+update jobd.workers w
+   set beat_at = t.moment, lease_until = t.moment + $2::interval,
+       confirmed_since = case when w.lease_until < t.moment then t.moment else w.confirmed_since end
+  from (select coalesce($3::timestamptz, clock_timestamp()) as moment) t
+ where w.id = $1::uuid
+returning w.lease_until
+
+-- name: running_of (worker_id)
+-- What the database believes this worker runs, and which of it shall stop.
+select id, claim_no, cancel_requested_at is not null as cancel_requested
+  from jobd.jobs where worker_id = $1::uuid and state = 'running'
+
+-- name: doze (worker_id, period, now)
+-- The worker is about to sleep for work: enqueues within the period notify it.
+update jobd.workers set sleeping_until = coalesce($3::timestamptz, clock_timestamp()) + $2::interval
+ where id = $1::uuid
+
+-- name: resign (worker_id)
+-- A process ends in order. Its row goes last, when none of its jobs runs any more.
+delete from jobd.workers where id = $1::uuid
+
+-- name: stopping (worker_id, now)
+-- A process has begun to end: it claims nothing more.
+update jobd.workers set stopping_at = coalesce($2::timestamptz, clock_timestamp()), sleeping_until = null
+ where id = $1::uuid
+
+-- name: reap (worker_id, lease, now)
+-- Take the rows of workers whose lease lapsed; `rescue` then finds their jobs without one. Only a worker whose
+-- own beats were confirmed for a whole lease may judge, and never within a lease of the
+-- server's start: after an outage everybody's lease has lapsed, and nobody is dead. The row is locked and its
+-- lease re-checked under the lock, so a beat that commits first wins.
+delete from jobd.workers w
+ where w.id in (select lapsed.id from jobd.workers lapsed
+                 where lapsed.lease_until < coalesce($3::timestamptz, clock_timestamp())
+                 order by lapsed.id
+                   for update skip locked)
+   and w.id <> $1::uuid
+   and coalesce($3::timestamptz, clock_timestamp()) >= pg_postmaster_start_time() + $2::interval
+   and exists (select from jobd.workers judge
+                where judge.id = $1::uuid
+                  and judge.lease_until >= coalesce($3::timestamptz, clock_timestamp())
+                  and judge.confirmed_since + $2::interval <= coalesce($3::timestamptz, clock_timestamp()))
+returning w.id
+
+-- name: next_lapse (worker_id, now)
+-- In how many seconds the next lease of another worker ends, or null.
+select extract(epoch from min(lease_until) - coalesce($2::timestamptz, clock_timestamp()))::float8 as seconds
+  from jobd.workers where id <> $1::uuid
+
+-- name: elect (name, worker_id, lease, now)
+-- Take or renew the lead. A change of hands raises the term. No row: another worker leads.
+insert into jobd.leader as l (name, worker_id, term, lease_until)
+values ($1::text, $2::uuid, 1, coalesce($4::timestamptz, clock_timestamp()) + $3::interval)
+on conflict (name) do update
+   set worker_id = excluded.worker_id, lease_until = excluded.lease_until,
+       term = l.term + (l.worker_id <> excluded.worker_id)::int
+ where l.worker_id = excluded.worker_id or l.lease_until < coalesce($4::timestamptz, clock_timestamp())
+returning term
+
+-- name: abdicate (name, worker_id)
+-- Give the lead up, so that the next election need not wait for the lease.
+update jobd.leader set lease_until = '-infinity' where name = $1::text and worker_id = $2::uuid
+
+-- name: proves_lead (name, worker_id, term, now)
+-- A leader's own proof before it writes. The row stays locked until the end of the transaction.
+select term from jobd.leader
+ where name = $1::text and worker_id = $2::uuid and term = $3::bigint
+   and lease_until >= coalesce($4::timestamptz, clock_timestamp())
+   for no key update
+
+-- name: ensure_partitions (days, now)
+-- Make the history's partitions up to `days` ahead. Returns how many were missing, or -1: another
+-- session is at it.
+select jobd.ensure_partitions($1::int, $2::timestamptz) as missing
+
+-- name: declare_queues (names)
+-- Queues that this process serves appear in lists and can be paused.
+insert into jobd.queues (name) select unnest($1::text[]) on conflict do nothing
+
+-- name: pause (queue, by)
+-- No daemon claims from this queue until it is resumed; what runs goes on.
+insert into jobd.queues (name, paused_at, paused_by) values ($1::text, clock_timestamp(), $2::text)
+on conflict (name) do update set paused_at = coalesce(queues.paused_at, excluded.paused_at),
+                                 paused_by = coalesce(queues.paused_by, excluded.paused_by)
+returning paused_at
+
+-- name: resume (queue)
+-- The queue is claimed from again. No row: it was never heard of.
+update jobd.queues set paused_at = null, paused_by = null where name = $1::text
+returning jobd.wake(array[name])
+
+-- name: probe (worker_id)
+-- A write, for readiness: a read would also succeed on a standby.
+update jobd.workers set stopping_at = stopping_at where id = $1::uuid returning id

@@ -1,0 +1,238 @@
+-- The functions of schema jobd, re-created by every migrate. `jobd.enqueue` and `jobd.enqueue_many` are
+-- the door for every language; the others serve the blocks in the files beside this one.
+-- A function whose arguments change gets a new signature; the old one stays for one release.
+
+create or replace function jobd.uuid7() returns uuid
+language sql volatile parallel safe set search_path = pg_catalog
+as $$
+    -- RFC 9562, 6.2 method 3: 48 bits of milliseconds, then 12 bits of the fraction of a millisecond.
+    select encode(
+        set_byte(set_byte(
+            overlay(uuid_send(gen_random_uuid())
+                    placing substring(int8send((t.micros / 1000)::bigint) from 3) from 1 for 6),
+            6, (112 | ((((t.micros % 1000) * 4096) / 1000)::int >> 8))),
+            7, ((((t.micros % 1000) * 4096) / 1000)::int & 255)), 'hex')::uuid
+      from (select (extract(epoch from clock_timestamp()) * 1000000)::bigint as micros) t
+$$;
+
+create or replace function jobd.uuid7_at(id uuid) returns timestamptz
+language sql immutable parallel safe set search_path = pg_catalog
+as $$
+    -- When a UUIDv7 was made; -infinity for any other id.
+    select case when substr(id::text, 15, 1) = '7'
+           then to_timestamp(('x' || translate(left(id::text, 13), '-', ''))::bit(48)::bigint / 1000.0)
+           else '-infinity'::timestamptz end
+$$;
+
+create or replace function jobd.wake(queues text[]) returns void
+language sql volatile set search_path = pg_catalog
+as $$
+    -- A hint to workers that sleep. NOTIFY takes a lock on the whole server at commit, so none is
+    -- sent where nobody sleeps; a worker that falls asleep meanwhile finds the job at its next poll.
+    select pg_notify('jobd_wake', q.queue)
+      from (select distinct unnest(queues) as queue) q
+     where exists (select from jobd.workers w
+                    where w.sleeping_until > clock_timestamp() and w.lease_until > clock_timestamp()
+                      and q.queue = any (w.queues))
+$$;
+
+create or replace function jobd.with_error(errors jsonb, error jsonb) returns jsonb
+language sql immutable parallel safe
+as $$
+    -- The errors of all attempts; of more than 20, the first and the last 19.
+    select case when error is null then errors
+                when jsonb_array_length(errors) >= 20 then (errors - 1) || jsonb_build_array(error)
+                else errors || jsonb_build_array(error) end
+$$;
+
+create or replace function jobd.ended(job jobd.jobs, state text, reason text, result jsonb, error jsonb, at timestamptz,
+                                      crashed integer default 0)
+returns setof jobd.job_history
+language sql stable
+as $$
+    -- The row of the history for a job that leaves `jobs`. One that was running gets claim_no + 1.
+    -- The planner puts this into the calling statement, which halves the cost of a finish, but only while
+    -- no argument is volatile: callers pass a column for `at`, never clock_timestamp() itself.
+    select job.id, job.queue, job.kind, job.tenant_id, job.use_case, ended.state, job.priority, job.run_at,
+           job.deadline_at, job.delay_tolerance, job.deadline_policy, job.payload, job.attempt, job.max_attempts,
+           job.crashes + ended.crashed, job.generation, job.claim_no + (job.state = 'running')::int, job.worker_id, job.claimed_at,
+           job.cancel_requested_at, job.unique_key, job.concurrency_key, job.backoff, job.timeout,
+           jobd.with_error(job.errors, ended.error), job.progress, job.headers, job.created_at,
+           ended.result, ended.reason, ended.at
+$$;
+
+create or replace function jobd.check_job(kind text, queue text, deadline_policy text, unique_key text) returns void
+language plpgsql immutable
+as $$
+begin
+    if kind is null or kind !~ '^[A-Za-z_][A-Za-z0-9_.:-]{0,99}$' then
+        raise exception 'kind = %: a letter or _, then at most 99 letters, digits or any of _ . : -', quote_nullable(left(kind, 120))
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if queue is null or queue !~ '^[A-Za-z_][A-Za-z0-9_.:-]{0,99}$' then
+        raise exception 'queue = %: a letter or _, then at most 99 letters, digits or any of _ . : -', quote_nullable(left(queue, 120))
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if deadline_policy not in ('run', 'drop') then
+        raise exception 'deadline_policy = %: say ''run'' or ''drop''', quote_nullable(deadline_policy)
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if length(unique_key) > 500 then
+        raise exception 'unique_key is % characters long: use at most 500, or a hash', length(unique_key)
+            using errcode = 'invalid_parameter_value';
+    end if;
+end
+$$;
+
+create or replace function jobd.enqueue(
+    kind            text,
+    payload         jsonb default '{}',
+    queue           text default 'default',
+    run_at          timestamptz default null,
+    delay           interval default null,
+    priority        integer default 0,
+    tenant_id       text default null,
+    use_case        text default null,
+    unique_key      text default null,
+    concurrency_key text default null,
+    delay_tolerance interval default null,
+    deadline_policy text default 'run',
+    max_attempts    integer default null,
+    backoff         jsonb default null,
+    timeout         interval default null,
+    headers         jsonb default null,
+    now             timestamptz default null,
+    inout id        uuid default null,
+    out created     boolean
+)
+language plpgsql volatile
+as $$
+-- Put one job into the queue. `created` is false when job `id` already stood for it: the same id
+-- was enqueued before (also if it finished since), or an unfinished job holds the unique key.
+#variable_conflict use_column
+declare
+    moment   timestamptz := coalesce(enqueue.now, pg_catalog.now());
+    due      timestamptz := coalesce(enqueue.run_at, coalesce(enqueue.now, pg_catalog.now()) + coalesce(enqueue.delay, '0'));
+    repeated boolean := enqueue.id is not null;
+    holder   record;
+begin
+    perform jobd.check_job(enqueue.kind, enqueue.queue, enqueue.deadline_policy, enqueue.unique_key);
+    id := coalesce(enqueue.id, jobd.uuid7());
+    loop
+        insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at,
+                               delay_tolerance, deadline_policy, payload, max_attempts, unique_key,
+                               concurrency_key, backoff, timeout, headers, created_at)
+        values (enqueue.id, enqueue.queue, enqueue.kind, enqueue.tenant_id, enqueue.use_case,
+                case when due > moment then 'scheduled' else 'ready' end, enqueue.priority, due,
+                due + coalesce(enqueue.delay_tolerance, '0'), enqueue.delay_tolerance, enqueue.deadline_policy,
+                enqueue.payload, enqueue.max_attempts, enqueue.unique_key, enqueue.concurrency_key,
+                enqueue.backoff, enqueue.timeout, enqueue.headers, moment)
+        on conflict do nothing;
+        created := found;
+        if created then
+            exit when not repeated;
+            -- A fresh snapshot: the first try may have been run and finished before this insert.
+            select h.kind, h.tenant_id into holder from jobd.job_history h
+             where h.id = enqueue.id and h.finished_at >= jobd.uuid7_at(enqueue.id) - interval '1 day';
+            exit when not found;
+            delete from jobd.jobs j where j.id = enqueue.id;
+            created := false;
+        else
+            select j.kind, j.tenant_id into holder from jobd.jobs j where j.id = enqueue.id;
+        end if;
+        if found then
+            if holder.kind <> enqueue.kind or holder.tenant_id is distinct from enqueue.tenant_id then
+                raise exception 'id % belongs to a job of another kind or tenant', enqueue.id
+                    using errcode = 'unique_violation', constraint = 'jobs_pkey';
+            end if;
+            return;
+        end if;
+        select j.id into holder from jobd.jobs j
+         where (j.tenant_id = enqueue.tenant_id or j.tenant_id is null and enqueue.tenant_id is null)
+           and j.kind = enqueue.kind and j.unique_key = enqueue.unique_key;
+        if found then
+            id := holder.id;
+            return;
+        end if;
+        -- Whoever stood in the way finished between the insert and the look: try again.
+    end loop;
+    if due <= moment then
+        perform jobd.wake(array[enqueue.queue]);
+    end if;
+end
+$$;
+
+create or replace function jobd.enqueue_many(
+    kind            text,
+    payloads        jsonb[],
+    queue           text default 'default',
+    run_at          timestamptz default null,
+    delay           interval default null,
+    priority        integer default 0,
+    tenant_id       text default null,
+    use_case        text default null,
+    delay_tolerance interval default null,
+    deadline_policy text default 'run',
+    max_attempts    integer default null,
+    backoff         jsonb default null,
+    timeout         interval default null,
+    headers         jsonb default null,
+    now             timestamptz default null,
+    ids             uuid[] default null
+) returns setof uuid
+language plpgsql volatile
+as $$
+-- Put one job a payload into the queue, all or none; returns their ids in the order of the payloads.
+#variable_conflict use_column
+declare
+    moment timestamptz := coalesce(enqueue_many.now, pg_catalog.now());
+    due    timestamptz := coalesce(enqueue_many.run_at, coalesce(enqueue_many.now, pg_catalog.now()) + coalesce(enqueue_many.delay, '0'));
+begin
+    perform jobd.check_job(enqueue_many.kind, enqueue_many.queue, enqueue_many.deadline_policy, null);
+    if cardinality(ids) <> cardinality(payloads) then
+        raise exception 'enqueue_many got % ids for % payloads: give as many, or none', cardinality(ids), cardinality(payloads)
+            using errcode = 'invalid_parameter_value';
+    end if;
+    return query
+    insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at,
+                           delay_tolerance, deadline_policy, payload, max_attempts, backoff, timeout, headers, created_at)
+    select coalesce(n.id, jobd.uuid7()), enqueue_many.queue, enqueue_many.kind, enqueue_many.tenant_id,
+           enqueue_many.use_case, case when due > moment then 'scheduled' else 'ready' end, enqueue_many.priority, due,
+           due + coalesce(enqueue_many.delay_tolerance, '0'), enqueue_many.delay_tolerance, enqueue_many.deadline_policy,
+           n.payload, enqueue_many.max_attempts, enqueue_many.backoff, enqueue_many.timeout, enqueue_many.headers, moment
+      from unnest(enqueue_many.ids, enqueue_many.payloads) as n (id, payload)
+    returning id;
+    if due <= moment then
+        perform jobd.wake(array[enqueue_many.queue]);
+    end if;
+end
+$$;
+
+create or replace function jobd.ensure_partitions(days integer default 7, now timestamptz default null) returns integer
+language plpgsql volatile security definer set search_path = pg_catalog
+as $$
+-- Create and attach the partitions of the history from yesterday to `days` ahead; returns how many were
+-- missing, or -1 when another session is at it. Security definer, so that a worker without the right
+-- to create tables can still keep the history going. ATTACH, unlike CREATE ... PARTITION OF, does not lock out
+-- the writers.
+declare
+    day     date;
+    name    text;
+    missing integer := 0;
+    today   date := (coalesce(ensure_partitions.now, pg_catalog.clock_timestamp()) at time zone 'UTC')::date;
+begin
+    if not pg_try_advisory_xact_lock(hashtext('jobd.ensure_partitions')) then
+        return -1;
+    end if;
+    for day in select d::date from generate_series(today - 1, today + ensure_partitions.days, interval '1 day') d loop
+        name := 'job_history_' || to_char(day, 'YYYYMMDD');
+        if to_regclass('jobd.' || name) is null then
+            execute format('create table jobd.%I (like jobd.job_history including all)', name);
+            execute format('alter table jobd.job_history attach partition jobd.%I for values from (%L) to (%L)',
+                           name, day::timestamp at time zone 'UTC', (day + 1)::timestamp at time zone 'UTC');
+            missing := missing + 1;
+        end if;
+    end loop;
+    return missing;
+end
+$$;

@@ -1,0 +1,295 @@
+-- The life of a job, in its order. The drawing is in jobd/lifecycle.py; enqueue and enqueue_many are
+-- functions (functions.sql), so that every language has the same door.
+--
+-- `now` is null in production, where the database's clock counts; tests and the simulator pass a time.
+-- Every row that leaves `running` carries claim_no + 1, so `id` and `claim_no` together are an exact
+-- fence, and no statement about a run asks for `state`: with stale statistics the planner would take
+-- the tiny-looking index on running jobs and join all of it.
+
+-- name: enqueue (kind, payload, queue, run_at, delay, priority, tenant_id, use_case, unique_key, concurrency_key, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, now, id)
+-- nowhere -> scheduled | ready. Returns the id that stands for the job, and whether this call made it.
+select id, created
+  from jobd.enqueue(kind => $1::text, payload => $2::text::jsonb, queue => $3::text, run_at => $4::timestamptz,
+                    delay => $5::interval, priority => $6::int, tenant_id => $7::text, use_case => $8::text,
+                    unique_key => $9::text, concurrency_key => $10::text, delay_tolerance => $11::interval,
+                    deadline_policy => $12::text, max_attempts => $13::int, backoff => $14::text::jsonb,
+                    timeout => $15::interval, headers => $16::text::jsonb, now => $17::timestamptz, id => $18::uuid)
+
+-- name: enqueue_many (kind, payloads, queue, run_at, delay, priority, tenant_id, use_case, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, now, ids)
+-- nowhere -> scheduled | ready, all or none. Returns how many.
+select count(*)
+  from jobd.enqueue_many(kind => $1::text, payloads => $2::text[]::jsonb[], queue => $3::text,
+                         run_at => $4::timestamptz, delay => $5::interval, priority => $6::int, tenant_id => $7::text,
+                         use_case => $8::text, delay_tolerance => $9::interval, deadline_policy => $10::text,
+                         max_attempts => $11::int, backoff => $12::text::jsonb, timeout => $13::interval,
+                         headers => $14::text::jsonb, now => $15::timestamptz, ids => $16::text[]::uuid[])
+
+-- name: stage (batch, now)
+-- scheduled -> ready, for jobs that are due, the longest due first. Any number of daemons may stage at
+-- once: each skips the rows another has locked. Returns the count; sleeping workers are woken.
+with due as (
+    update jobd.jobs j
+       set state = 'ready'
+     where j.id = any (array(
+               select id from jobd.jobs
+                where state = 'scheduled' and run_at <= coalesce($2::timestamptz, now())
+                order by run_at limit $1::int
+                  for update skip locked))
+    returning j.queue
+)
+select count(*)::int as staged, jobd.wake(array_agg(distinct queue)) from due
+
+-- name: next_due (now)
+-- In how many seconds the next delayed job becomes due, by the database's clock, or null. Reads one row
+-- of the index; min(run_at) would read all of it where the statistics say that nothing is scheduled.
+select extract(epoch from (select run_at from jobd.jobs where state = 'scheduled' order by run_at limit 1)
+                          - coalesce($1::timestamptz, clock_timestamp()))::float8 as seconds
+
+-- name: expire (batch, now)
+-- scheduled | ready -> dead, for jobs of policy `drop` whose deadline has passed. The claim passes them
+-- over, so none of them starts after its deadline. Returns the count.
+with late as (
+    select j.id from jobd.jobs j
+     where j.deadline_policy = 'drop' and j.delay_tolerance is not null and j.state in ('scheduled', 'ready')
+       and j.deadline_at < coalesce($2::timestamptz, now())
+     order by j.deadline_at limit $1::int
+       for update skip locked
+), gone as (
+    delete from jobd.jobs j using late where j.id = late.id
+    returning j, coalesce($2::timestamptz, clock_timestamp()) as at
+), kept as (
+    insert into jobd.job_history
+    select h.* from gone g, jobd.ended(g.j, 'dead', 'its deadline passed before it ran', null, null, g.at) h
+    returning id
+)
+select count(*)::int as expired from kept
+
+-- name: claim (worker_id, queues, rooms, limited, limited_kinds, skipped_kinds, suspects, now)
+-- ready -> running. For each entry of queues and rooms at most that many, without the kinds that have
+-- a limit unless the entry is `limited`: its room then is what every such kind still has. The lateral form keeps
+-- its plan under any statistics. A worker without a live lease gets nothing: its claims would be
+-- orphans at once. Jobs that were running when a worker died (crashes > 0) are left out but for `suspects`
+-- of them, so that a poison job has no innocent neighbours. RETURNING keeps no order: the caller sorts.
+update jobd.jobs j
+   set state = 'running', claim_no = j.claim_no + 1, attempt = j.attempt + 1, worker_id = $1::uuid,
+       claimed_at = coalesce($8::timestamptz, clock_timestamp())
+ where j.id = any (
+     array(select picked.id
+             from (select u.queue, u.room, u.limited
+                     from unnest($2::text[], $3::int[], $4::bool[]) as u (queue, room, limited)
+                    where exists (select from jobd.workers w
+                                   where w.id = $1::uuid and w.lease_until > coalesce($8::timestamptz, now()))
+                      and not exists (select from jobd.queues p where p.name = u.queue and p.paused_at is not null)) q
+            cross join lateral (
+                  select r.id from jobd.jobs r
+                   where r.queue = q.queue and r.state = 'ready' and r.crashes = 0 and r.kind <> all ($6::text[])
+                     and (q.limited or r.kind <> all ($5::text[]))
+                     and (r.deadline_policy = 'run' or r.delay_tolerance is null
+                          or r.deadline_at >= coalesce($8::timestamptz, now()))
+                   order by r.priority desc, r.deadline_at, r.id
+                   limit q.room
+                     for update skip locked) picked)
+  || array(select suspect.id
+             from (select distinct u.queue from unnest($2::text[]) as u (queue)
+                    where $7::int > 0
+                      and exists (select from jobd.workers w
+                                   where w.id = $1::uuid and w.lease_until > coalesce($8::timestamptz, now()))
+                      and not exists (select from jobd.queues p where p.name = u.queue and p.paused_at is not null)) q
+            cross join lateral (
+                  select r.id from jobd.jobs r
+                   where r.queue = q.queue and r.state = 'ready' and r.crashes > 0 and r.kind <> all ($6::text[])
+                     and (r.deadline_policy = 'run' or r.delay_tolerance is null
+                          or r.deadline_at >= coalesce($8::timestamptz, now()))
+                   order by r.priority desc, r.deadline_at, r.id
+                   limit 1
+                     for update skip locked) suspect
+            limit $7::int))
+returning j.id, j.claim_no, j.queue, j.kind, j.tenant_id, j.use_case, j.priority, j.run_at, j.deadline_at,
+          j.delay_tolerance, j.deadline_policy, j.payload, j.attempt, j.max_attempts, j.crashes, j.generation,
+          j.created_at, j.claimed_at, j.unique_key, j.backoff, j.timeout, j.headers
+
+-- name: progress (id, claim_no, progress)
+-- running, unchanged. No row: the claim is lost.
+update jobd.jobs j set progress = $3::text::jsonb
+ where j.id = $1::uuid and j.claim_no = $2::bigint
+returning j.id
+
+-- name: finish (ids, claim_nos, states, reasons, delays, unburned, results, errors, now)
+-- running -> succeeded | cancelled | dead | scheduled | ready.
+--
+-- Matches only the claims that produced these verdicts. A worker that was taken for dead and rescued gets
+-- no row back for that job; its result is dropped and reported as stale. Runs that go back to
+-- the queue are locked first: a cancel that commits meanwhile is then seen, and ends them `cancelled`.
+-- Returns each id that was still ours with the state it really got.
+with runs as materialized (
+    select * from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::interval[], $6::bool[],
+                         $7::text[], $8::text[])
+               as u (id, claim_no, state, reason, delay, unburned, result, error)
+), back as materialized (
+    select r.*, j.cancel_requested_at is not null as cancelled
+      from runs r join jobd.jobs j on j.id = r.id and j.claim_no = r.claim_no
+     where r.state in ('scheduled', 'ready')
+     order by j.id
+       for update of j
+), returned as (
+    update jobd.jobs j
+       set state = b.state, claim_no = j.claim_no + 1, worker_id = null, claimed_at = null, progress = null,
+           attempt = j.attempt - b.unburned::int, errors = jobd.with_error(j.errors, b.error::jsonb),
+           run_at = case when b.state = 'scheduled'
+                         then coalesce($9::timestamptz, now()) + coalesce(b.delay, '0') else j.run_at end
+      from back b
+     where j.id = b.id and j.claim_no = b.claim_no and not b.cancelled
+    returning j.id, j.state, case when j.state = 'ready' then jobd.wake(array[j.queue]) end
+), endings as (
+    select r.id, r.claim_no, r.state, r.reason, r.result, r.error from runs r
+     where r.state not in ('scheduled', 'ready')
+    union all
+    select b.id, b.claim_no, 'cancelled', 'cancelled on request', null, b.error from back b where b.cancelled
+), gone as (
+    delete from jobd.jobs j using endings e where j.id = e.id and j.claim_no = e.claim_no
+    returning j, e.state, e.reason, e.result, e.error, coalesce($9::timestamptz, clock_timestamp()) as at
+), kept as (
+    insert into jobd.job_history
+    select h.* from gone g, jobd.ended(g.j, g.state, g.reason, g.result::jsonb, g.error::jsonb, g.at) h
+    returning id, state
+)
+select id, state from kept
+union all
+select id, state from returned
+
+-- name: still_ours (ids, claim_nos)
+-- Which of these claims are still running: for runs whose finish came back without them.
+select j.id from jobd.jobs j join unnest($1::uuid[], $2::bigint[]) as u (id, claim_no) using (id, claim_no)
+
+-- name: release (ids, claim_nos, now)
+-- running -> ready | cancelled, unburned: claims that never started here, or whose answer was lost.
+-- Returns the ids that were still ours.
+with mine as materialized (
+    select j.id, j.claim_no, j.cancel_requested_at is not null as cancelled
+      from jobd.jobs j join unnest($1::uuid[], $2::bigint[]) as u (id, claim_no) using (id, claim_no)
+     order by j.id
+       for update of j
+), returned as (
+    update jobd.jobs j
+       set state = 'ready', claim_no = j.claim_no + 1, worker_id = null, claimed_at = null, attempt = j.attempt - 1
+      from mine m
+     where j.id = m.id and not m.cancelled
+    returning j.id, jobd.wake(array[j.queue])
+), gone as (
+    delete from jobd.jobs j using mine m where j.id = m.id and m.cancelled
+    returning j, coalesce($3::timestamptz, clock_timestamp()) as at
+), kept as (
+    insert into jobd.job_history
+    select h.* from gone g, jobd.ended(g.j, 'cancelled', 'cancelled on request', null, null, g.at) h
+    returning id
+)
+select id from returned union all select id from kept
+
+-- name: rescue (batch, crash_limit, now)
+-- running -> ready | cancelled | dead, for orphans: jobs whose worker has no row. Lapsed workers lose
+-- their row first (`reap`, in sql/fleet.sql), in a transaction of its own, and a row that is gone never
+-- comes back, so nothing here can race with a late beat. The attempt is given back and the crash
+-- is counted; at the crash limit (0: none) the job is dead. Returns each job's id and new state.
+with orphans as materialized (
+    select j.id, j.cancel_requested_at is not null as cancelled,
+           $2::int > 0 and j.crashes + 1 >= $2::int as dead,
+           jsonb_build_object('attempt', j.attempt, 'at', coalesce($3::timestamptz, now()), 'type', 'WorkerLost',
+                              'message', 'worker ' || j.worker_id || ' stopped beating while it ran this job',
+                              'traceback', null) as error
+      from jobd.jobs j
+     where j.state = 'running' and not exists (select from jobd.workers w where w.id = j.worker_id)
+     order by j.id limit $1::int
+       for update of j skip locked
+), returned as (
+    update jobd.jobs j
+       set state = 'ready', claim_no = j.claim_no + 1, worker_id = null, claimed_at = null, progress = null,
+           attempt = j.attempt - 1, crashes = j.crashes + 1, errors = jobd.with_error(j.errors, o.error)
+      from orphans o
+     where j.id = o.id and not o.cancelled and not o.dead
+    returning j.id, j.state, jobd.wake(array[j.queue])
+), counted as (
+    delete from jobd.jobs j using orphans o where j.id = o.id and (o.cancelled or o.dead)
+    returning j, o.cancelled, o.error, coalesce($3::timestamptz, clock_timestamp()) as at
+), kept as (
+    insert into jobd.job_history
+    select h.* from counted c,
+           jobd.ended(c.j, case when c.cancelled then 'cancelled' else 'dead' end,
+                      case when c.cancelled then 'cancelled on request'
+                           else 'crashed: its worker died ' || (c.j).crashes + 1 || ' times while it ran' end,
+                      null, c.error, c.at, 1) h
+    returning id, state
+)
+select id, state from returned union all select id, state from kept
+
+-- name: cancel (id, reason, now)
+-- scheduled | ready -> cancelled; a running job gets the request instead, which its worker hears by NOTIFY or at
+-- its next beat. The row is locked first, so a claim that commits meanwhile is seen and asked.
+-- Returns the state found or reached, and no row for an unknown id.
+with target as materialized (
+    select j.id, j.state from jobd.jobs j where j.id = $1::uuid for update
+), gone as (
+    delete from jobd.jobs j using target t where j.id = t.id and t.state in ('scheduled', 'ready')
+    returning j, coalesce($3::timestamptz, clock_timestamp()) as at
+), kept as (
+    insert into jobd.job_history
+    select h.* from gone g, jobd.ended(g.j, 'cancelled', $2::text, null, null, g.at) h
+    returning state
+), asked as (
+    update jobd.jobs j set cancel_requested_at = coalesce(j.cancel_requested_at, $3::timestamptz, now())
+      from target t where j.id = t.id and t.state = 'running'
+    returning j.state, pg_notify('jobd_cancel', j.id::text)
+)
+select state, true as changed from kept
+union all select state, true from asked
+union all select h.state, false from jobd.job_history h where h.id = $1::uuid
+
+-- name: retry (id, now)
+-- succeeded | cancelled | dead -> ready, by an operator: same id, payload and errors, a new generation,
+-- attempts and crashes from 0. Fails with unique_violation while another job holds its unique key.
+-- No row: the id is not in the history.
+with past as (
+    delete from jobd.job_history h where h.id = $1::uuid returning h.*
+), back as (
+    insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at, delay_tolerance,
+                           deadline_policy, payload, max_attempts, generation, claim_no, unique_key, concurrency_key,
+                           backoff, timeout, errors, headers, created_at)
+    select id, queue, kind, tenant_id, use_case, 'ready', priority, coalesce($2::timestamptz, now()),
+           coalesce($2::timestamptz, now()) + coalesce(delay_tolerance, '0'), delay_tolerance,
+           deadline_policy, payload, max_attempts, generation + 1, claim_no, unique_key, concurrency_key,
+           backoff, timeout, errors, headers, created_at
+      from past
+    returning queue, generation
+)
+select generation, jobd.wake(array[queue]) from back
+
+-- name: reschedule (id, run_at, priority, now)
+-- scheduled | ready -> scheduled | ready. A time that is null stays as it is, so does a priority. The
+-- deadline moves along with the time. No row: the job is not waiting.
+update jobd.jobs j
+   set run_at = coalesce($2::timestamptz, j.run_at), priority = coalesce($3::int, j.priority),
+       deadline_at = case when $2::timestamptz is null then j.deadline_at
+                          else $2::timestamptz + coalesce(j.delay_tolerance, '0') end,
+       state = case when coalesce($2::timestamptz, j.run_at) > coalesce($4::timestamptz, now())
+                    then 'scheduled' else 'ready' end
+ where j.id = $1::uuid and j.state in ('scheduled', 'ready')
+returning j.state, jobd.wake(array[j.queue])
+
+-- name: delete (id)
+-- scheduled | ready | succeeded | cancelled | dead -> gone, without a trace. A running job stays. No row: unknown
+-- id, or running.
+with waiting as (
+    delete from jobd.jobs j where j.id = $1::uuid and j.state in ('scheduled', 'ready') returning j.id
+), past as (
+    delete from jobd.job_history h where h.id = $1::uuid returning h.id
+)
+select id from waiting union all select id from past
+
+-- name: prune (before)
+-- succeeded | cancelled | dead -> gone: names the partitions of the history that ended before this moment, and
+-- whether an earlier detach was left half done. The caller detaches and drops each, outside a transaction.
+select c.relname as name, i.inhdetachpending as pending
+  from pg_catalog.pg_inherits i
+  join pg_catalog.pg_class c on c.oid = i.inhrelid
+ where i.inhparent = 'jobd.job_history'::regclass
+   and to_date(right(c.relname, 8), 'YYYYMMDD') + 1 <= ($1::timestamptz at time zone 'UTC')::date
+ order by c.relname

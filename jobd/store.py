@@ -1,0 +1,226 @@
+"""The moves of a job's life, as calls: one method for each block of `sql/lifecycle.sql`, in the same order.
+
+A store has no state but its way in: a `Link` of one service, a `Pool`, or anything else that executes
+blocks. Every `now` is None in production, where the database's clock counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from jobd import sql
+from jobd.door import Executes
+from jobd.errors import IdTaken, JobNotFound, Refused, UniqueKeyTaken, WrongState
+from jobd.job import Claimed, Enqueued, FinishedRun, JobState, NewJob
+
+BLOCKS = sql.blocks("lifecycle")
+READING = sql.blocks("reading")
+
+
+class Store:
+    """What can happen to jobs. Raises DatabaseUnavailable when it cannot be known whether it did."""
+
+    def __init__(self, door: Executes) -> None:
+        self.door = door
+
+    async def enqueue(self, job: NewJob, *, now: datetime | None = None) -> Enqueued:
+        """Put one job into the queue; see `jobd.enqueue` in sql/functions.sql.
+
+        Repeating it with the same id is safe. Raises IdTaken.
+        """
+        try:
+            (row,) = await self.door.fetch(BLOCKS["enqueue"], *enqueue_arguments(job, now=now))
+        except Refused as refusal:
+            if refusal.constraint == "jobs_pkey":
+                raise IdTaken(job.id) from refusal
+            raise
+        return Enqueued(row["id"], row["created"])
+
+    async def enqueue_many(
+        self, job: NewJob, *, ids: Sequence[UUID], payloads: Sequence[str], now: datetime | None = None
+    ) -> int:
+        """Put one job a payload into the queue; all but id and payload is taken from `job`."""
+        rows = await self.door.fetch(
+            BLOCKS["enqueue_many"], *enqueue_many_arguments(job, ids=ids, payloads=payloads, now=now)
+        )
+        return int(rows[0]["count"])
+
+    async def stage(self, *, batch: int, now: datetime | None = None) -> int:
+        """Make due jobs ready, at most `batch`; return how many."""
+        rows = await self.door.fetch(BLOCKS["stage"], batch, now)
+        return int(rows[0]["staged"])
+
+    async def next_due(self, *, now: datetime | None = None) -> float | None:
+        """In how many seconds the next delayed job becomes due; less than 0 when it waits to be staged."""
+        rows = await self.door.fetch(BLOCKS["next_due"], now)
+        return rows[0]["seconds"]  # type: ignore[no-any-return]
+
+    async def expire(self, *, batch: int, now: datetime | None = None) -> int:
+        """Declare waiting jobs of policy `drop` dead whose deadline has passed; return how many."""
+        rows = await self.door.fetch(BLOCKS["expire"], batch, now)
+        return int(rows[0]["expired"])
+
+    async def claim(
+        self,
+        worker_id: UUID,
+        *,
+        rooms: Mapping[str, int],
+        limited_rooms: Mapping[str, int] | None = None,
+        limited_kinds: Sequence[str] = (),
+        skipped_kinds: Sequence[str] = (),
+        suspects: int = 0,
+        now: datetime | None = None,
+    ) -> list[Claimed]:
+        """Claim at most `rooms[queue]` ready jobs of each queue, in the order in which they shall start.
+
+        `limited_kinds` come only from `limited_rooms`, which count whatever stands first in the queue.
+        Of jobs that ran while a worker died, at most `suspects` come along. Nothing without a live lease.
+        """
+        limited_rooms = limited_rooms or {}
+        rows = await self.door.fetch(
+            BLOCKS["claim"],
+            worker_id,
+            [*rooms, *limited_rooms],
+            [*rooms.values(), *limited_rooms.values()],
+            [False] * len(rooms) + [True] * len(limited_rooms),
+            list(limited_kinds),
+            list(skipped_kinds),
+            suspects,
+            now,
+        )
+        claims = [Claimed(**row) for row in rows]
+        claims.sort(key=lambda claim: (-claim.priority, claim.deadline_at, claim.id))
+        return claims
+
+    async def progress(self, id: UUID, claim_no: int, progress: str) -> bool:
+        """Record how far a run is; False when the claim is lost."""
+        return bool(await self.door.fetch(BLOCKS["progress"], id, claim_no, progress))
+
+    async def finish(
+        self, runs: Sequence[FinishedRun], *, now: datetime | None = None
+    ) -> dict[UUID, JobState]:
+        """Record how runs ended; return the state that each job got, for those whose claim was still ours.
+
+        Between our last beat and this call another daemon may have rescued a job and a worker
+        claimed it again. That run is the one that counts: the caller reports ours as stale and must
+        not retry the write.
+        """
+        rows = await self.door.fetch(
+            BLOCKS["finish"],
+            [run.id for run in runs],
+            [run.claim_no for run in runs],
+            [run.state.value for run in runs],
+            [run.reason for run in runs],
+            [run.delay for run in runs],
+            [run.unburned for run in runs],
+            [run.result for run in runs],
+            [run.error for run in runs],
+            now,
+        )
+        return {row["id"]: JobState(row["state"]) for row in rows}
+
+    async def still_ours(self, claims: Sequence[tuple[UUID, int]]) -> set[UUID]:
+        """Which of these claims are running still."""
+        rows = await self.door.fetch(BLOCKS["still_ours"], *_columns(claims))
+        return {row["id"] for row in rows}
+
+    async def release(self, claims: Sequence[tuple[UUID, int]], *, now: datetime | None = None) -> set[UUID]:
+        """Give back claims that never started here, unburned; return the ids that were still ours."""
+        rows = await self.door.fetch(BLOCKS["release"], *_columns(claims), now)
+        return {row["id"] for row in rows}
+
+    async def rescue(
+        self, *, batch: int, crash_limit: int, now: datetime | None = None
+    ) -> dict[UUID, JobState]:
+        """Move the jobs of workers without a row; return each one's new state."""
+        rows = await self.door.fetch(BLOCKS["rescue"], batch, crash_limit, now)
+        return {row["id"]: JobState(row["state"]) for row in rows}
+
+    async def cancel(self, id: UUID, *, reason: str, now: datetime | None = None) -> JobState:
+        """Stop a job; return CANCELLED, or RUNNING when its worker was asked to stop it.
+
+        Raises JobNotFound, and WrongState for a job that has ended.
+        """
+        rows = await self.door.fetch(BLOCKS["cancel"], id, reason, now)
+        if not rows:
+            # Unknown, or it ended while we waited for its row: our snapshot was older than its history.
+            await self._explain(id, "cancel", "a job that has not ended")
+        state = JobState(rows[0]["state"])
+        if not rows[0]["changed"]:
+            raise WrongState(id, state, "cancel", "a job that has not ended")
+        return state
+
+    async def retry(self, id: UUID, *, now: datetime | None = None) -> int:
+        """Put a finished job back to `ready`; return its new generation.
+
+        Raises JobNotFound, WrongState for one that has not ended, UniqueKeyTaken.
+        """
+        try:
+            rows = await self.door.fetch(BLOCKS["retry"], id, now)
+        except Refused as refusal:
+            if refusal.constraint != "jobs_unique":
+                raise
+            holders = await self.door.fetch(READING["holder"], id)
+            holder, key = (holders[0]["id"], holders[0]["unique_key"]) if holders else (None, "")
+            raise UniqueKeyTaken(id, key, holder) from refusal
+        if not rows:
+            await self._explain(id, "retry", "a job that has ended")
+        return int(rows[0]["generation"])
+
+    async def reschedule(
+        self,
+        id: UUID,
+        *,
+        run_at: datetime | None = None,
+        priority: int | None = None,
+        now: datetime | None = None,
+    ) -> JobState:
+        """Give a waiting job another time or priority; return its state. Raises JobNotFound, WrongState."""
+        rows = await self.door.fetch(BLOCKS["reschedule"], id, run_at, priority, now)
+        if not rows:
+            await self._explain(id, "reschedule", "a waiting job (scheduled or ready)")
+        return JobState(rows[0]["state"])
+
+    async def delete(self, id: UUID) -> None:
+        """Remove a job that does not run, with its history. Raises JobNotFound, WrongState."""
+        if not await self.door.fetch(BLOCKS["delete"], id):
+            await self._explain(id, "delete", "a job that does not run; cancel it first")
+
+    async def prune(self, *, before: datetime) -> list[tuple[str, bool]]:
+        """Partitions of the history that ended before then, and whether a detach of it was left half done."""
+        rows = await self.door.fetch(BLOCKS["prune"], before)
+        return [(row["name"], row["pending"]) for row in rows]
+
+    async def _explain(self, id: UUID, verb: str, allowed: str) -> None:
+        """Raise what explains why no row matched."""
+        rows = await self.door.fetch(READING["state_of"], id)
+        if not rows:
+            raise JobNotFound(id)
+        raise WrongState(id, rows[0]["state"], verb, allowed)
+
+
+def enqueue_arguments(job: NewJob, *, now: datetime | None = None) -> tuple[Any, ...]:
+    """The arguments of block `enqueue`, in its order."""
+    return (
+        job.kind, job.payload, job.queue, job.run_at, job.delay, job.priority, job.tenant_id, job.use_case,
+        job.unique_key, job.concurrency_key, job.delay_tolerance, job.deadline_policy, job.max_attempts,
+        job.backoff, job.timeout, job.headers, now, str(job.id),
+    )  # fmt: skip
+
+
+def enqueue_many_arguments(
+    job: NewJob, *, ids: Sequence[UUID], payloads: Sequence[str], now: datetime | None = None
+) -> tuple[Any, ...]:
+    """The arguments of block `enqueue_many`, in its order."""
+    return (
+        job.kind, list(payloads), job.queue, job.run_at, job.delay, job.priority, job.tenant_id, job.use_case,
+        job.delay_tolerance, job.deadline_policy, job.max_attempts, job.backoff, job.timeout, job.headers,
+        now, [str(id) for id in ids],
+    )  # fmt: skip
+
+
+def _columns(claims: Sequence[tuple[UUID, int]]) -> tuple[list[UUID], list[int]]:
+    return [id for id, _ in claims], [claim_no for _, claim_no in claims]
