@@ -1,0 +1,208 @@
+"""What a user's module imports: `Jobs`, the place where handlers are declared and jobs are enqueued."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Unpack
+from uuid import UUID
+
+from jobd.client import Client, Kind
+from jobd.door import Database, Pool
+from jobd.errors import ConfigError, HandlerError
+from jobd.events import Events
+from jobd.job import Enqueued, Job, JobState
+from jobd.options import EnqueueOptions, JobOptions
+from jobd.registry import Middleware, Registry
+
+if TYPE_CHECKING:
+    from jobd.ids import IdSequence
+    from jobd.settings import Settings
+    from jobd.sync import SyncClient
+
+Lifespan = Callable[[], AsyncIterator[Any]]
+
+
+class Jobs:
+    """Handlers, and the way to enqueue. `Jobs()` reads jobd.toml and JOBD_*; keywords override both.
+
+    Settings are read when they are first needed, so that a module with handlers can be imported anywhere.
+    """
+
+    def __init__(self, database_url: str | None = None, **overrides: Any) -> None:
+        self.overrides = {"database_url": database_url, **overrides}
+        self._settings: Settings | None = None
+        self._lifespans: list[Lifespan] = []
+        self._resources: dict[type, Any] = {}
+        self._client: Client | None = None
+        self._sync: SyncClient | None = None
+        self._opened = 0
+        self.registry = Registry()
+        self.events = Events()
+        self.handler = self.registry.handler
+
+    # Declaring.
+
+    def middleware(self, function: Middleware) -> Middleware:
+        """Put `async def name(ctx, call_next)` around every run; the first declared is the outermost."""
+        return self.registry.middleware(function)
+
+    def lifespan(self, function: Lifespan) -> Lifespan:
+        """Open shared resources once a worker: an async generator function that yields them once.
+
+        What it yields (one object, a tuple of them, or a mapping from type to object) is injected into
+        handlers by type; what stands behind the `yield` runs when the worker ends.
+        """
+        self._lifespans.append(function)
+        return function
+
+    def resource(self, type_: type, value: Any) -> None:
+        """Give `value` to every handler parameter that is annotated with `type_`."""
+        if type_ in self._resources:
+            raise HandlerError(
+                f"there is already a resource of type {type_.__name__}; one per type can be injected"
+            )
+        self._resources[type_] = value
+
+    @asynccontextmanager
+    async def opened_resources(self) -> AsyncIterator[Mapping[type, Any]]:
+        """All resources, for as long as the block lasts."""
+        resources = dict(self._resources)
+        async with AsyncExitStack() as stack:
+            for function in self._lifespans:
+                yielded = await stack.enter_async_context(asynccontextmanager(function)())
+                for type_, value in _by_type(yielded).items():
+                    if type_ in resources:
+                        raise HandlerError(
+                            f"two resources are of type {type_.__name__}; one per type can be injected"
+                        )
+                    resources[type_] = value
+            yield resources
+
+    # Opening and closing.
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that hold. Raises ConfigError when one of them is wrong."""
+        if self._settings is None:
+            from jobd.settings import load_settings
+
+            self._settings = load_settings(**self.overrides)
+        return self._settings
+
+    def configure(self, settings: Settings) -> None:
+        """Use these settings; for whoever read flags on top of what `Jobs()` would read."""
+        self._settings = settings
+
+    async def __aenter__(self) -> Jobs:
+        await self.client.pool.open()
+        self._opened += 1
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._opened -= 1
+        if self._opened == 0:
+            await self.close()
+
+    async def close(self) -> None:
+        """Close every connection of the client; the next call opens them again."""
+        sync, self._sync = self._sync, None
+        if sync is not None:
+            sync.close()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.pool.close()
+
+    @property
+    def client(self) -> Client:
+        """What enqueues and asks, on a pool of its own. Raises ConfigError without a database URL."""
+        if self._client is None:
+            settings = self.settings
+            if settings.database_url is None:
+                raise ConfigError(
+                    "JOBD_DATABASE_URL",
+                    None,
+                    "say where PostgreSQL is, like postgresql://user:password@host/database, in the "
+                    "environment, in jobd.toml or as Jobs(database_url=...)",
+                )
+            database = Database(settings.database_url, prepared_statements=settings.prepared_statements)
+            pool = Pool(database, size=settings.pool_size, call_timeout=settings.call_timeout.total_seconds())
+            self._client = Client(
+                pool, registry=self.registry, max_payload=settings.max_payload, events=self.events
+            )
+        return self._client
+
+    @property
+    def sync(self) -> SyncClient:
+        """The same calls for code without a running loop."""
+        if self._sync is None:
+            from jobd.sync import SyncClient
+
+            self._sync = SyncClient(self.client)
+        return self._sync
+
+    def running(self, **options: Any) -> AbstractAsyncContextManager[Any]:
+        """Run the daemon inside this application, for as long as the block lasts.
+
+        Takes `concurrency`, `queues`, `roles` and any setting by name. Leaving the block stops it as
+        SIGTERM stops `jobd run`.
+        """
+        # By name: the daemon knows everybody, so nobody below it imports it.
+        daemon = importlib.import_module("jobd.daemon")
+        return daemon.running(self, **options)  # type: ignore[no-any-return]
+
+    # Enqueueing and asking: see Client for what each call promises.
+
+    async def enqueue(
+        self, kind: Kind, payload: Any = None, *, connection: Any = None, **options: Unpack[EnqueueOptions]
+    ) -> Enqueued:
+        """Put one job into the queue; see `Client.enqueue`."""
+        return await self.client.enqueue(kind, payload, connection=connection, **options)
+
+    async def enqueue_many(
+        self, kind: Kind, payloads: Iterable[Any], *, connection: Any = None, **options: Unpack[JobOptions]
+    ) -> IdSequence:
+        """Put one job a payload into the queue, all or none; see `Client.enqueue_many`."""
+        return await self.client.enqueue_many(kind, payloads, connection=connection, **options)
+
+    async def get(self, id: UUID | str) -> Job:
+        """One job. Raises JobNotFound."""
+        return await self.client.get(id)
+
+    async def wait(self, id: UUID | str, *, timeout: float | str | timedelta | None = None) -> Job:
+        """Wait until a job has ended. Raises WaitTimeout, JobNotFound."""
+        return await self.client.wait(id, timeout=timeout)
+
+    async def cancel(self, id: UUID | str, *, reason: str = "") -> JobState:
+        """Stop a job: CANCELLED, or RUNNING when its worker was asked to. Raises JobNotFound, WrongState."""
+        return await self.client.cancel(id, reason=reason)
+
+    async def retry(self, id: UUID | str) -> JobState:
+        """Run a finished job again, as a new generation. Raises JobNotFound, WrongState, UniqueKeyTaken."""
+        return await self.client.retry(id)
+
+    async def reschedule(
+        self, id: UUID | str, *, run_at: datetime | None = None, priority: int | None = None
+    ) -> JobState:
+        """Give a waiting job another time or priority. Raises JobNotFound, WrongState."""
+        return await self.client.reschedule(id, run_at=run_at, priority=priority)
+
+    async def run_now(self, id: UUID | str) -> JobState:
+        """Make a waiting job due now. Raises JobNotFound, WrongState."""
+        return await self.client.run_now(id)
+
+    async def delete(self, id: UUID | str) -> None:
+        """Remove a job that does not run. Raises JobNotFound, WrongState."""
+        await self.client.delete(id)
+
+
+def _by_type(yielded: Any) -> Mapping[type, Any]:
+    if yielded is None:
+        return {}
+    if isinstance(yielded, Mapping):
+        return yielded
+    if isinstance(yielded, (tuple, list)):
+        return {type(value): value for value in yielded}
+    return {type(yielded): yielded}

@@ -1,0 +1,160 @@
+"""The verb enqueue: a payload from the command line or stdin, and with --wait how the job ended."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+
+from jobd.cli.application import configured
+from jobd.cli.options import App, AsJson, DatabaseUrl, instant
+from jobd.cli.output import note, print_json
+from jobd.cli.session import database
+from jobd.errors import ConfigError, PayloadError
+
+if TYPE_CHECKING:
+    from jobd.app import Jobs
+    from jobd.job import Job
+
+# Far above any max_payload; only there so that an endless stdin ends.
+STDIN_LIMIT = 64 * 1_048_576
+
+when, how, waiting = (partial(typer.Option, rich_help_panel=panel) for panel in ("When", "How", "Waiting"))
+
+
+def enqueue(
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="What kind of job; handlers are registered by it.")
+    ],
+    payload: Annotated[
+        str | None,
+        typer.Argument(metavar="JSON|-", help="The payload; - reads it from stdin; {} if left out."),
+    ] = None,
+    delay: Annotated[
+        str | None, when("--in", metavar="DURATION", help="Run it after 30s, 15m, 7d ...")
+    ] = None,
+    at: Annotated[str | None, when("--at", metavar="INSTANT", help="Run it then; ISO 8601.")] = None,
+    queue: Annotated[
+        str | None, how("--queue", metavar="NAME", help="The handler's queue unless said.")
+    ] = None,
+    priority: Annotated[int, how("--priority", metavar="N", help="Higher runs first within a queue.")] = 0,
+    tenant: Annotated[str | None, how("--tenant", metavar="NAME", help="On whose behalf.")] = None,
+    unique_key: Annotated[
+        str | None,
+        how("--unique-key", metavar="KEY", help="One unfinished job of the kind has it."),
+    ] = None,
+    max_attempts: Annotated[
+        int | None, how("--max-attempts", metavar="N", min=1, help="Dead after so many.")
+    ] = None,
+    tags: Annotated[list[str] | None, how("--tag", metavar="TAG", help="To find it by; repeatable.")] = None,
+    id: Annotated[UUID | None, how("--id", help="Makes a repeat harmless.", metavar="UUID")] = None,
+    wait: Annotated[
+        bool, waiting("--wait", help="Wait for its end; exit 0 if it succeeded, else 1.")
+    ] = False,
+    timeout: Annotated[
+        str | None,
+        waiting("--timeout", metavar="DURATION", help="Wait no longer than this."),
+    ] = None,
+    app: App = None,
+    as_json: AsJson = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Put a job into a queue and print its id.
+
+    With an application (--app, JOBD_APP) its handler's queue and rules apply, and the payload is
+    checked against it.
+
+    \b
+    Examples:
+      jobd enqueue resize '{"key": "a.png"}' --in 10m
+      jobd enqueue report --wait --timeout 1m
+      cat order.json | jobd enqueue charge - --unique-key order-17
+    """
+    if timeout is not None and not wait:
+        raise ConfigError("--timeout", timeout, "is how long to --wait: add --wait, or leave it out")
+    options: dict[str, Any] = {
+        "delay": _duration(delay, "--in"),
+        "run_at": instant(at, option="--at") if at else None,
+        "queue": queue,
+        "priority": priority,
+        "tenant_id": tenant,
+        "unique_key": unique_key,
+        "max_attempts": max_attempts,
+        "tags": tags or (),
+        "id": id,
+    }
+    if delay and at:
+        raise ConfigError("--at", at, "and --in both say when: give one of them")
+    content = (
+        {} if payload is None else _decoded(sys.stdin.buffer.read(STDIN_LIMIT) if payload == "-" else payload)
+    )
+    patience = _duration(timeout, "--timeout") if wait else None
+    jobs, settings = configured(app=app, database_url=database_url)
+    with database(settings) as url:
+        jobs.configure(settings.model_copy(update={"database_url": url}))
+        job = _run(jobs, kind, content, options, wait=wait, patience=patience, as_json=as_json)
+    if job is not None:
+        _tell_end(job, as_json=as_json)
+
+
+def _run(
+    jobs: Jobs,
+    kind: str,
+    payload: Any,
+    options: dict[str, Any],
+    *,
+    wait: bool,
+    patience: timedelta | None,
+    as_json: bool,
+) -> Job | None:
+    import asyncio
+
+    async def work() -> Job | None:
+        async with jobs:
+            answer = await jobs.enqueue(kind, payload, **options)
+            if answer.duplicate:
+                note(f"nothing new: job {answer.id} stands for it already")
+            if not as_json:
+                typer.echo(str(answer.id))
+            elif not wait:
+                print_json({"id": answer.id, "created": answer.created})
+            return await jobs.wait(answer.id, timeout=patience) if wait else None
+
+    return asyncio.run(work())
+
+
+def _tell_end(job: Job, *, as_json: bool) -> None:
+    from jobd.cli.jobs import as_plain
+    from jobd.job import JobState
+
+    if as_json:
+        print_json(as_plain(job))
+    else:
+        error = job.errors[-1] if job.errors else {}
+        why = f"{error.get('type')}: {error.get('message')}" if error else (job.reason or "")
+        note(f"{job.state.value}" + ("" if job.state == JobState.SUCCEEDED or not why else f": {why}"))
+    if job.state != JobState.SUCCEEDED:
+        raise typer.Exit(1)
+
+
+def _duration(text: str | None, option: str) -> timedelta | None:
+    from jobd.duration import parse_duration
+
+    return None if text is None else parse_duration(text, setting=option)
+
+
+def _decoded(written: str | bytes) -> Any:
+    try:
+        return json.loads(written)
+    except json.JSONDecodeError as error:
+        hint = 'text needs double quotes inside the shell\'s single ones: \'{"key": "a.png"}\''
+        raise PayloadError(
+            f"line {error.lineno} column {error.colno}", f"is not JSON: {error.msg}", hint
+        ) from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise PayloadError("$", f"is not JSON: {error}") from error

@@ -1,0 +1,274 @@
+"""What an application does with jobs: enqueue them, look at them, wait for them, change their course.
+
+Checks and fills in what is asked, and leaves moves to the store and questions to the reader. It works
+through any door: the application's pool, or a connection of the caller's own (`connections`). No
+method waits for anything but its door, so `sync` can offer all of them to callers without a loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Unpack
+from uuid import UUID
+
+from jobd.binding import dumped
+from jobd.door import Executes, Pool
+from jobd.doors import BorrowedDoor, Door, OwnDoor, PoolDoor, caller_door
+from jobd.duration import parse_duration
+from jobd.errors import CallTimeout, ConfigError, DatabaseUnavailable, HandlerError, PayloadError, WaitTimeout
+from jobd.events import Events, JobEnqueued
+from jobd.ids import IdSequence, uuid7
+from jobd.job import Enqueued, Job, JobState
+from jobd.options import (
+    Duration,
+    EnqueueOptions,
+    JobId,
+    JobOptions,
+    instant,
+    integer,
+    job_id,
+    known_options,
+    new_job,
+)
+from jobd.payload import encode_payload, storable_text
+from jobd.reader import Reader
+from jobd.registry import Handler, Registry, check_name
+from jobd.store import Store
+
+Kind = str | Callable[..., Any] | Handler
+
+NOBODY = UUID(int=0)
+CHUNK_JOBS = 1_000
+CHUNK_CHARACTERS = 4 * 2**20
+FIRST_PAUSE, LONGEST_PAUSE = 0.020, 0.500
+
+
+class Client:
+    """Jobs, as the application sees them. Safe to use from several tasks.
+
+    Every call ends within the pool's `call_timeout` or raises CallTimeout, and raises
+    DatabaseUnavailable when there is no database to talk to; whether it took effect is then unknown.
+    `resource_types` are those that handlers get injected, as far as they are known.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        registry: Registry,
+        events: Events,
+        max_payload: int = 262_144,
+        resource_types: Collection[type] = (),
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.pool = pool
+        self._door: OwnDoor = PoolDoor(pool)
+        self._registry = registry
+        self._events = events
+        self._max_payload = max_payload
+        self._resource_types = resource_types
+        self._clock = clock
+        self._rng = rng or random.Random()
+
+    def through(self, door: OwnDoor) -> Client:
+        """The same client behind another door."""
+        other = copy.copy(self)
+        other._door = door
+        return other
+
+    async def enqueue(
+        self, kind: Kind, payload: Any = None, *, connection: Any = None, **options: Unpack[EnqueueOptions]
+    ) -> Enqueued:
+        """Put one job into the queue; `kind` may be the handler's function. No payload is `{}`.
+
+        On the caller's `connection` the job is visible to workers once the caller commits, and never
+        if they roll back; without an open transaction, at once. What jobd refuses (ConfigError, HandlerError,
+        PayloadError) it refuses before a statement is sent. IdTaken, possible with `id` only, leaves the
+        transaction usable; after any other error on their connection, which comes as their driver's own,
+        the caller has to roll back.
+        """
+        known_options("enqueue", options, EnqueueOptions)
+        name, handler = self._handler(kind)
+        given = options.pop("id", None)
+        job = new_job(
+            name,
+            id=uuid7() if given is None else job_id(given),
+            payload=self._encoded(handler, payload),
+            **self._defaults(handler, options),
+        )
+        door = self._door_to(connection)
+        if given is not None and connection is not None:
+            # A refusal would abort the caller's transaction; a savepoint costs two round trips.
+            async with door.all_or_nothing() as unit:
+                enqueued = await Store(unit).enqueue(job)
+        else:
+            enqueued = await Store(door).enqueue(job)
+        if enqueued.created:
+            self._events.emit(JobEnqueued(name, job.queue))
+        return enqueued
+
+    async def enqueue_many(
+        self, kind: Kind, payloads: Iterable[Any], *, connection: Any = None, **options: Unpack[JobOptions]
+    ) -> IdSequence:
+        """Put one job a payload into the queue, all or nothing; the ids come in the payloads' order.
+
+        Payloads are taken as they are sent, a thousand at a time, so a generator of millions needs
+        little memory; each thousand may take `call_timeout`. On the caller's `connection` they stand in a
+        savepoint: where one is refused, the transaction is as it was. A lost answer to the last step, the
+        COMMIT, leaves unknown whether the jobs are there.
+        """
+        known_options("enqueue_many", options, JobOptions)
+        name, handler = self._handler(kind)
+        job = new_job(name, id=NOBODY, payload="", **self._defaults(handler, options))
+        door = self._door_to(connection)
+        chunks = self._chunks(handler, payloads)
+        ids = IdSequence()
+
+        async def send(through: Executes, chunk: Sequence[str]) -> None:
+            fresh = IdSequence(uuid7() for _ in chunk)
+            await Store(through).enqueue_many(job, ids=fresh, payloads=chunk)
+            ids.extend(fresh)
+
+        if first := next(chunks, None):
+            if (second := next(chunks, None)) is None:
+                await send(door, first)  # One statement is a unit by itself.
+            else:
+                async with door.all_or_nothing() as unit:
+                    await send(unit, first)
+                    await send(unit, second)
+                    for chunk in chunks:
+                        await send(unit, chunk)
+            self._events.emit(JobEnqueued(name, job.queue, len(ids)))
+        return ids
+
+    async def get(self, id: JobId) -> Job:
+        """The job as it is now. Raises JobNotFound."""
+        return await Reader(self._door).get(job_id(id))
+
+    async def wait(self, id: JobId, *, timeout: Duration | None = None) -> Job:
+        """The job once it has ended: succeeded, cancelled or dead.
+
+        Without a timeout, however long that takes; an outage of the database is waited out. Raises
+        WaitTimeout, JobNotFound.
+        """
+        id = job_id(id)
+        seconds = None if timeout is None else parse_duration(timeout, setting="timeout").total_seconds()
+        end = None if seconds is None else self._clock() + seconds
+        reader, state, pause = Reader(self._door), "in an unknown state", FIRST_PAUSE
+        while True:
+            with contextlib.suppress(DatabaseUnavailable, CallTimeout):
+                state = await reader.state_of(id)
+                if JobState(state).finished:
+                    job = await reader.get(id)
+                    if job.state.finished:  # Nobody has retried it since.
+                        return job
+            left = LONGEST_PAUSE if end is None else end - self._clock()
+            if seconds is not None and left <= 0:
+                raise WaitTimeout(id, seconds, state)
+            await self._door.sleep(min(pause * self._rng.uniform(0.5, 1.0), left))
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+
+    async def cancel(self, id: JobId, reason: str = "") -> JobState:
+        """Stop a job: CANCELLED, or RUNNING while its worker is asked to. Raises JobNotFound, WrongState."""
+        reason = storable_text(reason, max_chars=1_000) or "cancelled on request"
+        return await Store(self._door).cancel(job_id(id), reason=reason)
+
+    async def retry(self, id: JobId) -> JobState:
+        """Put a job that has ended back to `ready`, with all its attempts. Raises also UniqueKeyTaken."""
+        await Store(self._door).retry(job_id(id))
+        return JobState.READY
+
+    async def reschedule(
+        self, id: JobId, *, run_at: datetime | None = None, priority: int | None = None
+    ) -> JobState:
+        """Give a waiting job another time, priority, or both. Raises JobNotFound, WrongState."""
+        if run_at is None and priority is None:
+            raise ConfigError("run_at", None, "leaves nothing to change; give run_at, priority, or both")
+        if priority is not None:
+            priority = integer("priority", priority, at_least=-(2**31))
+        return await Store(self._door).reschedule(
+            job_id(id), run_at=instant("run_at", run_at), priority=priority
+        )
+
+    async def run_now(self, id: JobId) -> JobState:
+        """Make a waiting job ready, whatever time it was given. Raises JobNotFound, WrongState."""
+        # Judged by the same clock that names the time: a database behind it would have the job wait.
+        now = datetime.now(UTC)
+        return await Store(self._door).reschedule(job_id(id), run_at=now, now=now)
+
+    async def delete(self, id: JobId) -> None:
+        """Remove a job that does not run, without a trace. Raises JobNotFound, WrongState."""
+        await Store(self._door).delete(job_id(id))
+
+    async def list(
+        self,
+        *,
+        state: JobState | str | None = None,
+        queue: str | None = None,
+        kind: str | None = None,
+        tenant_id: str | None = None,
+        before: JobId | None = None,
+        count: int = 100,
+    ) -> list[Job]:
+        """The newest jobs first, `count` at most; `before` is the last id of the page before."""
+        if state is not None and state not in tuple(JobState):
+            raise ConfigError("state", state, f"must be one of {', '.join(JobState)}")
+        return await Reader(self._door).list(
+            state=state,
+            queue=queue,
+            kind=kind,
+            tenant_id=tenant_id,
+            before=None if before is None else job_id(before),
+            count=integer("count", count, at_least=1),
+        )
+
+    def _handler(self, kind: Kind) -> tuple[str, Handler | None]:
+        if isinstance(kind, str):
+            handler = self._registry.get(kind)
+            return (check_name("kind", kind) if handler is None else kind), handler
+        handler = kind if isinstance(kind, Handler) else self._registry.of(kind)
+        if handler is None:
+            name = getattr(kind, "__qualname__", repr(kind)[:100])
+            raise HandlerError(
+                f"{name} is no handler of these jobs: declare it with @jobs.handler, or enqueue by kind"
+            )
+        return handler.kind, handler
+
+    def _defaults(self, handler: Handler | None, options: Any) -> dict[str, Any]:
+        """The options, with what they leave to the handler and to the client."""
+        queue = options.get("queue") or (handler.queue if handler else "default")
+        return {**options, "queue": queue, "max_bytes": self._max_payload}
+
+    def _door_to(self, connection: Any) -> Door:
+        if connection is None or isinstance(connection, BorrowedDoor):
+            return connection or self._door
+        return caller_door(connection, blocking=False, limit=self.pool.call_timeout)
+
+    def _encoded(self, handler: Handler | None, payload: Any) -> str:
+        if payload is None:
+            payload = {}
+        if handler is not None:
+            handler.check(payload, self._resource_types)
+        return encode_payload(dumped(payload), max_bytes=self._max_payload)
+
+    def _chunks(self, handler: Handler | None, payloads: Iterable[Any]) -> Iterator[Sequence[str]]:
+        """The payloads as JSON texts, in portions that memory and the call's time limit allow for."""
+        chunk, size = [], 0
+        for position, payload in enumerate(payloads):
+            try:
+                text = self._encoded(handler, payload)
+            except PayloadError as error:
+                raise PayloadError(f"$[{position}]{error.path[1:]}", error.problem, error.remedy) from error
+            chunk.append(text)
+            size += len(text)
+            if len(chunk) == CHUNK_JOBS or size >= CHUNK_CHARACTERS:
+                yield chunk
+                chunk, size = [], 0
+        if chunk:
+            yield chunk

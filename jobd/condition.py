@@ -1,0 +1,133 @@
+"""How a daemon is: what `/livez`, `/readyz` and the gauges of `/metrics` tell.
+
+Asked on the control thread, so that it can answer while a handler blocks the work loop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from jobd import __version__
+from jobd.control import Pulse
+from jobd.engine.executor import Executor
+from jobd.engine.leader import Leader
+from jobd.engine.lease import Lease
+from jobd.engine.notifier import Notifier
+from jobd.engine.producer import Producer
+from jobd.errors import JobdError
+from jobd.fleet import Fleet
+from jobd.migrate import needed_version
+from jobd.reader import Depth, Reader
+
+# A work loop that has not turned for this long is taken for dead, not for busy.
+STALLED_SECONDS = 120.0
+
+
+class DaemonCondition:
+    """Knows the roles of one daemon; those it does not have are None."""
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        reader: Reader,
+        lease: Lease,
+        pulse: Pulse,
+        poll_interval: timedelta,
+        roles: Sequence[str],
+        queues: Sequence[str],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._fleet = fleet
+        self._reader = reader
+        self._lease = lease
+        self._pulse = pulse
+        self._stale_claim = max(10.0, 5 * poll_interval.total_seconds())
+        self._roles = list(roles)
+        self._queues = list(queues)
+        self._stopping = stopping
+        self._started = time.monotonic()
+        self._database_up = True
+        self.executor: Executor | None = None
+        self.producer: Producer | None = None
+        self.notifier: Notifier | None = None
+        self.leader: Leader | None = None
+        self.slots = 0
+
+    def show(
+        self, executor: Executor, producer: Producer | None, notifier: Notifier | None, *, slots: int
+    ) -> None:
+        """This process is a worker: tell about its parts too."""
+        self.executor, self.producer, self.notifier, self.slots = executor, producer, notifier, slots
+
+    def stalled(self) -> str | None:
+        """Why a restart is due."""
+        if self._pulse.lag > STALLED_SECONDS:
+            return f"the work loop has been blocked for {self._pulse.lag:.0f} s by a handler"
+        return None
+
+    async def unready(self) -> list[str]:
+        """Why a job could not run to its end now."""
+        if self._stopping():
+            return ["shutting down"]
+        reasons = []
+        age = self._lease.age
+        if not self._lease.valid:
+            reasons.append(
+                "no heartbeat was confirmed yet"
+                if age is None
+                else f"no heartbeat was confirmed for {age:.0f} s"
+            )
+        if self.producer is not None and self._lease.valid:
+            idle = time.monotonic() - self.producer.turned_at
+            if idle > self._stale_claim:
+                reasons.append(
+                    f"the claim loop has not turned for {idle:.0f} s (loop lag {self._pulse.lag:.1f} s)"
+                )
+        try:
+            if not await self._fleet.probe(self._lease.worker_id) and self._lease.valid:
+                reasons.append("this worker has no row in jobd.workers")
+            version = await self._reader.schema_version()
+            if version < needed_version():
+                reasons.append(f"the schema is at version {version}, {needed_version()} is needed")
+            self._database_up = True
+        except JobdError as error:
+            self._database_up = False
+            reasons.append(f"the database does not answer ({type(error).__name__})")
+        return reasons
+
+    async def depths(self) -> list[Depth] | None:
+        """How full the queues are; None when the database does not answer."""
+        try:
+            depths = list(await self._reader.depths())
+            self._database_up = True
+        except JobdError:
+            self._database_up = False
+            return None
+        return depths
+
+    def gauges(self) -> dict[str, float]:
+        """Numbers about this process."""
+        gauges = {"loop_lag_seconds": self._pulse.lag, "database_up": float(self._database_up)}
+        if self._lease.age is not None:
+            gauges["lease_age_seconds"] = self._lease.age
+        if self.executor is not None:
+            gauges |= {"slots_total": float(self.slots), "slots_busy": float(self.executor.busy)}
+        if self.notifier is not None:
+            gauges["listener_up"] = float(self.notifier.up)
+        if self.leader is not None:
+            gauges["leader"] = float(self.leader.term is not None)
+        return gauges
+
+    def describe(self) -> dict[str, Any]:
+        """What else a probe shows."""
+        return {
+            "worker": str(self._lease.worker_id),
+            "version": __version__,
+            "roles": self._roles,
+            "queues": self._queues,
+            "uptime_seconds": round(time.monotonic() - self._started, 1),
+        }

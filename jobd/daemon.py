@@ -1,0 +1,382 @@
+"""The composition root: puts the roles of one process together, and takes them down in order.
+
+    start      migrate, resources, HTTP bound, heartbeat registered, then the rest
+    SIGTERM    1  stop claiming; readiness is red
+               2  handlers may end within shutdown_grace; a second SIGTERM cuts it
+               3  those that have not are cancelled, their jobs handed back unburned
+               4  what has ended is made durable
+               5  heartbeat resigns, HTTP closes
+    exit       0 nothing was lost from memory; 1 something was; 70 the lease ran out under a handler that
+               could not be stopped
+
+The one module that knows everybody; nobody imports it but the CLI (and `Jobs.running`, by name).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from jobd import migrate
+from jobd.app import Jobs
+from jobd.assembly import Assembly, add_built_in_handlers, served_queues
+from jobd.control import ControlThread, Pulse
+from jobd.engine.calling import Caller
+from jobd.engine.executor import Executor
+from jobd.engine.finisher import Finisher
+from jobd.engine.heartbeat import Heartbeat
+from jobd.engine.holdings import Run, Stop
+from jobd.engine.leader import Leader
+from jobd.engine.notifier import Notifier
+from jobd.engine.producer import Producer
+from jobd.errors import ConfigError, DatabaseUnavailable, JobdError, SchemaOutdated
+from jobd.joblog import JobLog
+from jobd.logs import configure_logs, get_logger
+from jobd.store import Store
+
+if TYPE_CHECKING:
+    from jobd.api.server import HttpServer
+    from jobd.settings import Settings
+
+ROLES = ("worker", "scheduler", "http")
+FENCED = 70
+FLUSH_SECONDS = 15.0
+CANCEL_SECONDS = 8.0
+STAGE_BATCH = 1000
+
+
+class Daemon:
+    """One process's worth of jobd on the running loop."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        settings: Settings,
+        *,
+        roles: Collection[str] = ROLES,
+        queues: Sequence[str] = (),
+        until_idle: bool = False,
+        standalone: bool = False,
+    ) -> None:
+        """`standalone`: the process is ours, and may be ended at once when it must be."""
+        if unknown := set(roles) - set(ROLES):
+            raise ConfigError("roles", sorted(unknown), f"choose from {', '.join(ROLES)}")
+        if settings.database_url is None:
+            raise ConfigError(
+                "JOBD_DATABASE_URL", None, "a daemon needs a database: postgresql://user@host/database"
+            )
+        add_built_in_handlers(jobs, settings)
+        self.jobs = jobs
+        self.settings = settings
+        self.roles = tuple(role for role in ROLES if role in roles)
+        self.queues = served_queues(jobs, settings, queues)
+        self.until_idle = until_idle
+        self.standalone = standalone
+        self.log = get_logger("jobd.daemon")
+        self.exit_code = 0
+        self.http: HttpServer | None = None
+        self.ready = asyncio.Event()
+        self._parts = Assembly(jobs, settings, roles=self.roles, queues=self.queues)
+        self._producer: Producer | None = None
+        self._notifier: Notifier | None = None
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def stop(self) -> None:
+        """Begin to end, as SIGTERM does; called again, cut the grace. From the work loop."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    async def run(self) -> int:
+        """Work until stopped; return the exit code."""
+        async with AsyncExitStack() as stack:
+            await self._prepare_database()
+            resources = await stack.enter_async_context(self.jobs.opened_resources())
+            self.jobs.registry.prepare(resources.keys())
+            await stack.enter_async_context(self.jobs)
+            await self._work(resources)
+        return self.exit_code
+
+    async def _prepare_database(self) -> None:
+        """Wait for the database, then see to its schema as JOBD_MIGRATE says."""
+        database = self._parts.database
+        pause = 0.25
+        while True:
+            try:
+                match self.settings.migrate:
+                    case "auto":
+                        for name in await migrate.migrate(database):
+                            self.log.info("migrated", migration=name)
+                    case "check":
+                        await migrate.check(database)
+                    case _:
+                        if await migrate.found_version(database) == 0:
+                            raise SchemaOutdated(0, migrate.needed_version())
+                return
+            except DatabaseUnavailable as outage:
+                if outage.permanent:
+                    raise
+                self.log.warning("waiting for the database", detail=outage.detail)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 5.0)
+
+    async def _work(self, resources: Mapping[type, Any]) -> None:
+        parts = self._parts
+        control = ControlThread(self._control_failed)
+        pulse = Pulse(self._loop)
+        condition = parts.condition(pulse, stopping=self._stop.is_set)
+        if "http" in self.roles:
+            self.http = parts.http(condition)
+        async with asyncio.TaskGroup() as tasks:
+            finisher = parts.finisher(durable=self._durable)
+            writing = tasks.create_task(finisher.run(), name="jobd:finisher")
+            caller = parts.caller(resources)
+            executor = parts.executor(tasks, caller, finisher, freed=self._slot_freed)
+            heartbeat = self._heartbeat(executor, caller)
+            leader = parts.leader() if "scheduler" in self.roles else None
+            claiming = None
+            control.start()
+            control.spawn("pulse", pulse.run)
+            control.spawn("heartbeat", heartbeat.run)
+            control.spawn("watch", heartbeat.watch)
+            if "worker" in self.roles or "scheduler" in self.roles:
+                control.spawn("maintenance", parts.maintenance(on_staged=self._on_work).run)
+            if leader is not None:
+                control.spawn("leader", leader.run)
+            if "worker" in self.roles:
+                claiming = self._start_claiming(tasks, executor)
+                if self.settings.notify and not self.until_idle:
+                    self._notifier = parts.notifier(
+                        on_work=self._on_work, on_cancel=lambda job_id: self._on_cancel(executor, job_id)
+                    )
+                    control.spawn("notifier", self._notifier.run)
+                condition.show(executor, self._producer, self._notifier, slots=self.settings.concurrency)
+            condition.leader = leader
+            if self.http is not None:
+                control.spawn("http", self.http.run)
+            self.log.info(
+                "started",
+                worker=str(parts.lease.worker_id),
+                roles=self.roles,
+                queues=self.queues,
+                kinds=self.jobs.registry.kinds(),
+                concurrency=self.settings.concurrency,
+                address=self.http.address if self.http else None,
+            )
+            self.ready.set()
+            await self._stop.wait()
+            await self._take_down(control, executor, caller, finisher, heartbeat, leader, claiming)
+            writing.cancel()
+
+    def _start_claiming(self, tasks: asyncio.TaskGroup, executor: Executor) -> asyncio.Task[None]:
+        self._producer = self._parts.producer(
+            executor,
+            notified=lambda: self._notifier is not None and self._notifier.up,
+            on_idle=self._nothing_left if self.until_idle else None,
+        )
+        claiming = tasks.create_task(self._producer.run(), name="jobd:producer")
+        if self.until_idle:
+            claiming.add_done_callback(lambda _: self.stop())
+        return claiming
+
+    def _heartbeat(self, executor: Executor, caller: Caller) -> Heartbeat:
+        # These are called on the control thread and take effect on the work loop.
+        def stop_all(why: Stop) -> None:
+            self._loop.call_soon_threadsafe(executor.stop_all, why)
+            caller.kill()
+
+        def stop_run(run: Run, why: Stop) -> None:
+            self._loop.call_soon_threadsafe(executor.stop, run, why)
+
+        return self._parts.heartbeat(
+            executor,
+            stop_run=stop_run,
+            stop_all=stop_all,
+            on_confirmed=self._on_work,
+            on_lapse=self._on_lapse,
+        )
+
+    async def _take_down(
+        self,
+        control: ControlThread,
+        executor: Executor,
+        caller: Caller,
+        finisher: Finisher,
+        heartbeat: Heartbeat,
+        leader: Leader | None,
+        claiming: asyncio.Task[None] | None,
+    ) -> None:
+        grace = self.settings.shutdown_grace.total_seconds()
+        self.log.info("stopping", running=executor.busy, grace_seconds=grace)
+        if self._producer is not None and claiming is not None:
+            self._producer.stop()
+            await asyncio.wait({claiming}, timeout=5)
+            claiming.cancel()
+        await control.stop("notifier", "leader", "maintenance")
+        await self._handlers_ended(executor, grace, hurried=self._hurry)
+        if executor.busy:
+            self.log.warning("stopping handlers that have not ended", running=executor.busy)
+            executor.stop_all(Stop.SHUTDOWN)
+            await self._handlers_ended(executor, CANCEL_SECONDS)
+        threads_ended = await caller.close()
+        if not await finisher.drained(FLUSH_SECONDS):
+            self.exit_code = 1
+            self.log.error("results could not be written before the end", lost=len(finisher))
+        await control.stop("heartbeat", "watch", "pulse")
+        await self._goodbye(control, heartbeat, leader)
+        await control.stop("http")
+        await control.asked(self._parts.close_control_links())
+        await control.end()
+        await self._parts.close_work_links()
+        self.log.info("stopped", exit_code=self.exit_code)
+        if self.standalone and (not threads_ended or executor.abandoned):
+            # A thread cannot be stopped, and a coroutine that swallows its cancellation would hold the loop.
+            os._exit(self.exit_code)
+
+    async def _handlers_ended(
+        self, executor: Executor, seconds: float, *, hurried: asyncio.Event | None = None
+    ) -> None:
+        """Wait until no handler runs, for at most `seconds`, or until `hurried`."""
+
+        async def idle() -> None:
+            while executor.busy:
+                self._idle.clear()
+                await self._idle.wait()
+
+        waits = {asyncio.ensure_future(idle())}
+        if hurried is not None:
+            waits.add(asyncio.ensure_future(hurried.wait()))  # type: ignore[arg-type]
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    async def _goodbye(self, control: ControlThread, heartbeat: Heartbeat, leader: Leader | None) -> None:
+        """Tell the database; without it the lease simply runs out."""
+
+        async def farewell() -> None:
+            async with asyncio.timeout(3):
+                if leader is not None:
+                    await leader.abdicate()
+                await heartbeat.resign()
+
+        try:
+            await control.asked(farewell())
+        except (JobdError, TimeoutError) as error:
+            self.log.warning("could not resign: the lease will run out by itself", detail=str(error))
+
+    # Called on the control thread.
+
+    def _on_work(self) -> None:
+        if self._producer is not None:
+            self._loop.call_soon_threadsafe(self._producer.wake)
+
+    def _on_cancel(self, executor: Executor, job_id: UUID) -> None:
+        if (run := self._parts.holdings.get(job_id)) is not None:
+            self._loop.call_soon_threadsafe(executor.stop, run, Stop.CANCEL)
+
+    def _on_lapse(self) -> None:
+        running = [str(run.claim.id) for run in self._parts.holdings.runs() if run.active]
+        self.log.critical(
+            "the lease ran out while a handler could not be stopped; another worker may run its job now",
+            running=running,
+        )
+        if self.standalone:
+            os._exit(FENCED)
+
+    def _control_failed(self, error: BaseException) -> None:
+        self.log.critical("a service of the daemon failed; ending", error=repr(error), exc_info=error)
+        self.exit_code = 1
+        self._loop.call_soon_threadsafe(self._hurry.set)
+        self._loop.call_soon_threadsafe(self._stop.set)
+
+    # Called on the work loop.
+
+    def _slot_freed(self) -> None:
+        if self._producer is not None:
+            self._producer.slot_freed()
+        self._idle.set()
+
+    def _durable(self) -> None:
+        if self.until_idle and self._producer is not None:
+            self._producer.wake()
+
+    async def _nothing_left(self, store: Store) -> bool:
+        """For `until_idle`: nothing is held, and nothing is due."""
+        if len(self._parts.holdings) or not self._parts.lease.valid:
+            return False
+        staged = await store.stage(batch=STAGE_BATCH)
+        if staged and self._producer is not None:
+            self._producer.wake()
+        return not staged
+
+
+@asynccontextmanager
+async def running(
+    jobs: Jobs,
+    *,
+    roles: Collection[str] = ("worker", "scheduler"),
+    queues: Sequence[str] = (),
+    **overrides: Any,
+) -> AsyncIterator[Daemon]:
+    """The daemon inside another application; see `Jobs.running`."""
+    from jobd.settings import load_settings
+
+    settings = load_settings(**{**jobs.overrides, **overrides})
+    daemon = Daemon(jobs, settings, roles=roles, queues=queues)
+    work = asyncio.ensure_future(daemon.run())
+    started = asyncio.ensure_future(daemon.ready.wait())
+    try:
+        await asyncio.wait({work, started}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            await work
+        yield daemon
+    finally:
+        started.cancel()
+        daemon.stop()
+        await work
+
+
+def run_forever(
+    jobs: Jobs,
+    settings: Settings,
+    *,
+    roles: Collection[str] | None = None,
+    queues: Sequence[str] = (),
+    until_idle: bool = False,
+) -> int:
+    """Run a daemon of its own until SIGTERM or SIGINT; return the exit code of the process.
+
+    Raises ConfigError and DatabaseUnavailable where it cannot start.
+    """
+    jobs.configure(settings)
+    configure_logs(settings.log_level)
+
+    async def work() -> int:
+        daemon = Daemon(
+            jobs, settings, roles=roles or ROLES, queues=queues, until_idle=until_idle, standalone=True
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, daemon.stop)
+        JobLog(jobs.events, daemon.log, level=logging.getLevelNamesMapping()[settings.log_level.upper()])
+        return await daemon.run()
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(work())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # no wheel for this platform
+        return None
+    return uvloop.new_event_loop

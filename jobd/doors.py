@@ -1,0 +1,140 @@
+"""The doors that a client's calls go through: the application's pool, and a connection on loan.
+
+Each executes blocks one by one, or several as a unit. Over a blocking driver nothing ever suspends, so
+`driven` runs a call to its end without a loop: that is how one client serves both kinds of callers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from jobd.connections import Asyncpg, Driver, driver_of, id_taken
+from jobd.door import Executes, Pool, translate
+from jobd.errors import CallTimeout, JobdError
+
+if TYPE_CHECKING:
+    from jobd.sql import Block
+
+T = TypeVar("T")
+
+# How to begin, keep and undo several calls as a unit: outside a transaction, and inside one.
+TRANSACTION = ("begin isolation level read committed, read write", "commit", "rollback")
+SAVEPOINT = (
+    "savepoint jobd_enqueue",
+    "release savepoint jobd_enqueue",
+    "rollback to savepoint jobd_enqueue",
+)
+
+
+class Door(Executes, Protocol):
+    """A way to execute blocks, one by one or several as a unit."""
+
+    def all_or_nothing(self) -> AbstractAsyncContextManager[Executes]:
+        """A door through which either all calls take effect, or, if the block raises, none."""
+        ...
+
+
+class OwnDoor(Door, Protocol):
+    """A door of jobd's own, which can also let time pass."""
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class PoolDoor:
+    """The application's pool as a door; each call may take `call_timeout`."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    async def fetch(self, block: Any, *args: Any) -> Any:
+        """Execute one block on any connection."""
+        return await self.pool.fetch(block, *args)
+
+    @contextlib.asynccontextmanager
+    async def all_or_nothing(self) -> AsyncIterator[Executes]:
+        """One connection, in a transaction of its own. Where COMMIT gets no answer, nobody knows which."""
+        limit = self.pool.call_timeout
+        async with contextlib.AsyncExitStack() as stack:
+            connection = await within(limit, "connect", stack.enter_async_context(self.pool.connection()))
+            door = BorrowedDoor(Asyncpg(connection), limit=limit, named=translate)
+            yield await stack.enter_async_context(door.all_or_nothing())
+
+    async def sleep(self, seconds: float) -> None:
+        """Let others run."""
+        await asyncio.sleep(seconds)
+
+
+class BorrowedDoor:
+    """A door over one connection that is not ours to open, commit or close.
+
+    `named` turns errors of the driver into jobd's; those it has no name for pass as they are. Each call on
+    an asyncio driver ends within `limit` seconds; a blocking one takes as long as the server lets it.
+    """
+
+    def __init__(
+        self, driver: Driver, *, limit: float | None, named: Callable[[BaseException], JobdError | None]
+    ) -> None:
+        self._driver = driver
+        self._limit = limit
+        self._named = named
+
+    async def fetch(self, block: Block, *args: Any) -> Any:
+        """Execute one block."""
+        return await self._call(block.name, self._driver.fetch(block.text, args))
+
+    @contextlib.asynccontextmanager
+    async def all_or_nothing(self) -> AsyncIterator[Executes]:
+        """A savepoint inside an open transaction, which a failure thus leaves usable; else one of our own."""
+        inside = await self._call("begin", self._driver.in_transaction())
+        begin, keep, undo = SAVEPOINT if inside else TRANSACTION
+        await self._call("begin", self._driver.execute(begin))
+        try:
+            yield self
+        except BaseException:
+            # Where this fails, too, the connection is lost: what went wrong first tells more.
+            with contextlib.suppress(Exception):
+                await self._call("rollback", self._driver.execute(undo))
+            raise
+        await self._call("commit", self._driver.execute(keep))
+
+    async def _call(self, what: str, call: Awaitable[T]) -> T:
+        try:
+            return await (call if self._limit is None else within(self._limit, what, call))
+        except JobdError:
+            raise
+        except Exception as error:
+            named = self._named(error)
+            if named is None:
+                raise
+            raise named from error
+
+
+def caller_door(connection: Any, *, blocking: bool, limit: float | None = None) -> BorrowedDoor:
+    """The door over a caller's connection, whose driver's errors pass as they are; see `driver_of`."""
+    driver = driver_of(connection, blocking=blocking)
+    return BorrowedDoor(driver, limit=None if blocking else limit, named=id_taken)
+
+
+async def within(limit: float, what: str, call: Awaitable[T]) -> T:
+    """Await `call` for at most `limit` seconds. Raises CallTimeout."""
+    try:
+        async with asyncio.timeout(limit) as timer:
+            return await call
+    except TimeoutError as error:
+        if timer.expired():
+            raise CallTimeout(what, limit) from error
+        raise
+
+
+def driven(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine returns that waits for nothing but blocking calls; needs no event loop."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    coroutine.close()
+    raise RuntimeError("a blocking call reached something that only an event loop can wait for")

@@ -1,0 +1,114 @@
+"""Calls one handler where it belongs: on the loop, in a thread, or in a process of its own.
+
+Coroutines can be cancelled and processes killed. A thread can only be asked (`ctx.cancelled`): it is
+left running when its run ends without it, and whoever counts slots is told when it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+from jobd.engine.holdings import Run
+from jobd.engine.processes import Processes
+from jobd.registry import Handler, Middleware
+
+
+class Context(Protocol):
+    """What the engine needs of the context that handlers see."""
+
+    def ask_to_stop(self) -> None: ...
+
+
+class Caller:
+    """Turns a claim into a call of its handler."""
+
+    def __init__(
+        self,
+        *,
+        make_context: Callable[[Run, Handler, float], Context],
+        resources: Mapping[type, Any],
+        middlewares: Sequence[Middleware],
+        threads: int,
+        processes: int,
+    ) -> None:
+        self._make_context = make_context
+        self._resources = resources
+        self._middlewares = middlewares
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="jobd-handler")
+        self._processes = Processes(limit=processes)
+        self._contexts: dict[Run, Context] = {}
+        self._in_threads: dict[Run, Future[Any]] = {}
+
+    async def call(self, run: Run, handler: Handler, *, timeout: float) -> Any:
+        """Run the handler with its middleware; return or raise what it does. Raises PayloadError."""
+        context = self._make_context(run, handler, timeout)
+        arguments, keywords = handler.bind(context, json.loads(run.claim.payload), self._resources)
+        self._contexts[run] = context
+        try:
+            if not self._middlewares:
+                return await self._invoke(run, handler, arguments, keywords)
+            return await self._through(0, context, lambda: self._invoke(run, handler, arguments, keywords))
+        finally:
+            del self._contexts[run]
+
+    async def _through(self, depth: int, context: Any, innermost: Callable[[], Any]) -> Any:
+        if depth == len(self._middlewares):
+            return await innermost()
+        return await self._middlewares[depth](context, lambda: self._through(depth + 1, context, innermost))
+
+    async def _invoke(
+        self, run: Run, handler: Handler, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Any:
+        match handler.runs_in:
+            case "loop":
+                return await handler.function(*arguments, **keywords)
+            case "process":
+                return await self._processes.run(handler.function, arguments, keywords)
+            case "thread":
+                inherited = contextvars.copy_context()
+                future = self._threads.submit(inherited.run, lambda: handler.function(*arguments, **keywords))
+                self._in_threads[run] = future
+                try:
+                    return await asyncio.wrap_future(future)
+                finally:
+                    if future.done():
+                        self._in_threads.pop(run, None)
+
+    def ask_to_stop(self, run: Run) -> None:
+        """Let a handler that looks at its context know."""
+        if (context := self._contexts.get(run)) is not None:
+            context.ask_to_stop()
+
+    def still_in_thread(self, run: Run, ended: Callable[[], None]) -> bool:
+        """Whether the handler's thread outlives its run; `ended` is called on this loop when it stops."""
+        future = self._in_threads.get(run)
+        if future is None or future.done():
+            self._in_threads.pop(run, None)
+            return False
+        loop = asyncio.get_running_loop()
+
+        def on_end() -> None:
+            self._in_threads.pop(run, None)
+            ended()
+
+        def from_thread(_: Future[Any]) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(on_end)
+
+        future.add_done_callback(from_thread)
+        return True
+
+    def kill(self) -> None:
+        """Kill the processes of handlers, from any thread."""
+        self._processes.kill()
+
+    async def close(self) -> bool:
+        """End idle threads and processes; False when a handler's thread is still running."""
+        await self._processes.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        return not any(not future.done() for future in self._in_threads.values())

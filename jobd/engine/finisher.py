@@ -1,0 +1,231 @@
+"""Makes the ends of runs durable, in batches that grow only while a write is under way.
+
+A flush starts as soon as none is in flight: when idle, a job's end is written at once; when busy,
+the next batch collects while this one is being written. A verdict is kept until the database has
+answered for it, through any outage. One bad row never holds up the others: a batch that is refused
+is halved until the culprit stands alone, and that one is stored in a form that is always storable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from jobd.engine.holdings import Holdings, Run
+from jobd.engine.recovery import Recovery
+from jobd.errors import DatabaseUnavailable, JobdError, PartitionMissing, Transient
+from jobd.events import Events, JobFinished, RunStale
+from jobd.fleet import Fleet
+from jobd.job import FinishedRun, JobState
+from jobd.payload import encode_result
+from jobd.store import Store
+
+T = TypeVar("T")
+
+BATCH_ROWS = 500
+BATCH_BYTES = 4 * 1024 * 1024
+TRANSIENT_TRIES = 20
+
+
+@dataclass(slots=True)
+class Ending:
+    """A run's verdict on its way to the database."""
+
+    run: Run
+    verdict: FinishedRun
+    outcome: str
+    seconds: float
+    tries: int = 0
+
+
+class Finisher:
+    """Takes verdicts with `put`, writes them in `run`."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        holdings: Holdings,
+        events: Events,
+        rng: random.Random,
+        durable: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`durable` is called after each flush."""
+        self._store = store
+        self._holdings = holdings
+        self._events = events
+        self._recovery = Recovery("finisher", events=events, rng=rng)
+        self._durable = durable
+        self._pending: deque[Ending] = deque()
+        self._writing = 0
+        self._filled = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        """How many verdicts are not durable yet."""
+        return len(self._pending) + self._writing
+
+    def put(self, run: Run, verdict: FinishedRun, outcome: str) -> None:
+        """Take a verdict; it is kept until it is durable."""
+        self._pending.append(Ending(run, verdict, outcome, time.monotonic() - run.started))
+        self._empty.clear()
+        self._filled.set()
+
+    def skip(self, run: Run, outcome: str) -> None:
+        """Let go of a run of which nothing is written: its end is durable already, or its claim is lost."""
+        self._holdings.drop(run)
+        claim = run.claim
+        if run.recorded:
+            state = JobState.SUCCEEDED.value
+            seconds = time.monotonic() - run.started
+            self._events.emit(
+                JobFinished(claim.id, claim.kind, claim.queue, claim.attempt, state, outcome, seconds)
+            )
+        else:
+            self._events.emit(RunStale(claim.id, claim.kind, claim.queue, claim.claim_no))
+
+    async def drained(self, timeout: float) -> bool:
+        """Wait until nothing is left to write; False when `timeout` seconds did not suffice."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._filled.wait()
+            while self._pending:
+                batch = self._take()
+                self._writing = len(batch)
+                try:
+                    await self._write(batch)
+                except BaseException:
+                    self._pending.extendleft(reversed(batch))
+                    raise
+                finally:
+                    self._writing = 0
+                self._durable()
+            self._filled.clear()
+            self._empty.set()
+
+    def _take(self) -> list[Ending]:
+        batch = [self._pending.popleft()]
+        size = batch[0].verdict.size
+        while self._pending and len(batch) < BATCH_ROWS:
+            size += self._pending[0].verdict.size
+            if size > BATCH_BYTES:
+                break
+            batch.append(self._pending.popleft())
+        return batch
+
+    async def _write(self, batch: Sequence[Ending]) -> None:
+        """Make a batch durable, whatever it takes."""
+        verdicts = [ending.verdict for ending in batch]
+        try:
+            states = await self._persist(lambda: self._store.finish(verdicts), batch)
+        except (JobdError, ValueError, OverflowError) as refusal:
+            await self._write_apart(batch, refusal)
+            return
+        missing = []
+        for ending in batch:
+            state = states.get(ending.verdict.id)
+            if state is None:
+                missing.append(ending)
+            else:
+                self._ended(ending, state)
+        if missing:
+            await self._look_again(missing)
+
+    async def _look_again(self, missing: Sequence[Ending]) -> None:
+        """Tell why these ids did not come back; what is still ours lost a race and is written again."""
+        claims = [(ending.verdict.id, ending.verdict.claim_no) for ending in missing]
+        ours = await self._persist(lambda: self._store.still_ours(claims), missing)
+        again = []
+        for ending in missing:
+            if ending.verdict.id in ours:
+                again.append(ending)
+            elif ending.tries:
+                # An earlier flush lost its answer: most likely that one ended the job.
+                self._ended(ending, ending.verdict.state)
+            else:
+                self._holdings.drop(ending.run)
+                claim = ending.run.claim
+                self._events.emit(RunStale(claim.id, claim.kind, claim.queue, claim.claim_no))
+        if again:
+            await self._write(again)
+
+    async def _persist(self, call: Callable[[], Awaitable[T]], batch: Sequence[Ending]) -> T:
+        """Make a call until the database answers it; only a refusal of the values gets through."""
+        conflicts = 0
+        while True:
+            try:
+                answer = await call()
+            except Transient as conflict:
+                conflicts += 1
+                if conflicts > TRANSIENT_TRIES:
+                    await asyncio.sleep(self._recovery.failed(conflict))
+            except PartitionMissing:
+                await self._make_partitions()
+            except DatabaseUnavailable as outage:
+                for ending in batch:
+                    ending.tries += 1
+                await asyncio.sleep(self._recovery.failed(outage))
+            else:
+                self._recovery.succeeded()
+                return answer
+
+    async def _make_partitions(self) -> None:
+        with contextlib.suppress(DatabaseUnavailable, Transient):
+            if await Fleet(self._store.door).ensure_partitions() >= 0:
+                return
+        await asyncio.sleep(0.05)  # another session is making them, or nobody can now
+
+    async def _write_apart(self, batch: Sequence[Ending], refusal: Exception) -> None:
+        """The database refuses something in this batch: find it, and let the rest pass."""
+        if len(batch) > 1:
+            half = len(batch) // 2
+            await self._write(batch[:half])
+            await self._write(batch[half:])
+            return
+        (ending,) = batch
+        note = f"the end of this run could not be stored as it was: {refusal}"
+        bare = replace(
+            ending.verdict,
+            reason=encode_result(note)[0][1:2000],
+            result=encode_result({"lost": note})[0] if ending.verdict.result is not None else None,
+            error=json.dumps(
+                {"type": type(refusal).__name__, "message": note[:2000].encode("ascii", "replace").decode()}
+            ),
+        )
+        if ending.verdict.reason == bare.reason:
+            raise refusal
+        ending.verdict = bare
+        await self._write([ending])
+
+    def _ended(self, ending: Ending, state: JobState) -> None:
+        self._holdings.drop(ending.run)
+        if self._events.wants(JobFinished):
+            claim = ending.run.claim
+            self._events.emit(
+                JobFinished(
+                    claim.id,
+                    claim.kind,
+                    claim.queue,
+                    claim.attempt,
+                    state.value,
+                    ending.outcome,
+                    ending.seconds,
+                    ending.verdict.reason,
+                )
+            )

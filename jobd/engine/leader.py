@@ -1,0 +1,98 @@
+"""The duties that one process does for all: partitions ahead, and pruning of old history.
+
+        elect --- lease 5 s, beaten each second --- term proven before each write --- abdicate
+
+A change of hands raises the term. A process that stalls past its lease finds another term when it comes
+back, and writes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+from jobd.engine.lease import Lease
+from jobd.engine.recovery import Recovery
+from jobd.errors import DatabaseUnavailable, Transient
+from jobd.events import Events, LeaderChanged
+from jobd.fleet import Fleet
+from jobd.store import Store
+
+NAME = "jobd"
+LEASE = timedelta(seconds=5)
+BEAT = 1.0
+DUTY_INTERVAL = 600.0
+
+
+class Leader:
+    """Lives on the control thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        fleet: Fleet,
+        *,
+        lease: Lease,
+        history_retention: timedelta,
+        drop_partition: Callable[[str, bool], Awaitable[None]],
+        events: Events,
+        rng: random.Random,
+    ) -> None:
+        """`drop_partition(name, half detached)` removes one partition of the history."""
+        self._store = store
+        self._fleet = fleet
+        self._lease = lease
+        self._retention = history_retention
+        self._drop_partition = drop_partition
+        self._events = events
+        self._recovery = Recovery("leader", events=events, rng=rng)
+        self.term: int | None = None
+        self._duties_at = 0.0
+
+    async def run(self) -> None:
+        """Stand for election each second, and do the duties while leading, until cancelled."""
+        while True:
+            pause = BEAT
+            try:
+                await self._stand()
+                if self.term is not None and time.monotonic() >= self._duties_at:
+                    await self._duties(self.term)
+                    self._duties_at = time.monotonic() + DUTY_INTERVAL
+                self._recovery.succeeded()
+            except (DatabaseUnavailable, Transient) as outage:
+                self._follow()
+                pause = self._recovery.failed(outage)
+            await asyncio.sleep(pause)
+
+    async def abdicate(self) -> None:
+        """Let the next one lead at once."""
+        if self.term is not None:
+            await self._fleet.abdicate(NAME, self._lease.worker_id)
+            self._follow()
+
+    async def _stand(self) -> None:
+        term = (
+            await self._fleet.elect(NAME, self._lease.worker_id, lease=LEASE) if self._lease.valid else None
+        )
+        if term is None:
+            self._follow()
+        elif term != self.term:
+            self.term = term
+            self._duties_at = 0.0
+            self._events.emit(LeaderChanged(True, term))
+
+    def _follow(self) -> None:
+        if self.term is not None:
+            self._events.emit(LeaderChanged(False, self.term))
+            self.term = None
+
+    async def _duties(self, term: int) -> None:
+        await self._fleet.ensure_partitions()
+        for name, half_detached in await self._store.prune(before=datetime.now(UTC) - self._retention):
+            # DETACH CONCURRENTLY runs in no transaction, so the proof can only stand right before it.
+            if not await self._fleet.proves_lead(NAME, self._lease.worker_id, term=term):
+                return
+            await self._drop_partition(name, half_detached)

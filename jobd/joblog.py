@@ -1,0 +1,95 @@
+"""One log line for what happened to a job or to the daemon; payloads and results are never in it.
+
+Subscribes to `events`. What goes well is told at debug, since it is most of it: metrics count it.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from jobd import events as happened
+from jobd.events import Events
+
+LEVELS = {
+    "succeeded": logging.DEBUG,
+    "unknown_kind": logging.DEBUG,
+    "snoozed": logging.INFO,
+    "cancelled": logging.INFO,
+    "interrupted": logging.INFO,
+    "failed": logging.WARNING,
+    "timed_out": logging.WARNING,
+    "discarded": logging.WARNING,
+}
+
+
+class JobLog:
+    """Writes a line for each event from `level` upwards, from the moment it is made."""
+
+    def __init__(self, events: Events, log: Any, *, level: int) -> None:
+        self._log = log
+        self._level = level
+        self._unknown: set[str] = set()
+        if level <= logging.DEBUG:
+            events.subscribe(happened.JobStarted, self._started)
+        events.subscribe(happened.JobFinished, self._finished)
+        events.subscribe(happened.RunStale, self._stale)
+        events.subscribe(happened.LateResult, self._late)
+        events.subscribe(happened.UnknownKind, self._unknown_kind)
+        events.subscribe(happened.JobsRescued, self._rescued)
+        events.subscribe(happened.JobsExpired, self._expired)
+        events.subscribe(happened.LeaseLost, self._lease_lost)
+        events.subscribe(happened.DatabaseLost, self._database_lost)
+        events.subscribe(happened.DatabaseBack, self._database_back)
+        events.subscribe(happened.ListenerChanged, self._listener)
+        events.subscribe(happened.LeaderChanged, self._leader)
+
+    def _started(self, event: happened.JobStarted) -> None:
+        self._log.debug("job started", **_job(event), wait_seconds=round(event.wait_seconds, 4))
+
+    def _finished(self, event: happened.JobFinished) -> None:
+        severity = logging.WARNING if event.state == "dead" else LEVELS.get(event.outcome, logging.INFO)
+        if severity >= self._level:
+            seconds = round(event.run_seconds, 4)
+            said = {"state": event.state, "seconds": seconds, "reason": event.reason}
+            self._log.log(severity, f"job {event.outcome}", **_job(event), **said)
+
+    def _stale(self, event: happened.RunStale) -> None:
+        said = "claim lost, nothing written: the job was rescued or ended elsewhere"
+        self._log.warning(said, job_id=str(event.id), kind=event.kind, queue=event.queue)
+
+    def _late(self, event: happened.LateResult) -> None:
+        said = "ignored what a handler did after its job had ended"
+        self._log.warning(said, job_id=str(event.id), kind=event.kind, detail=event.detail)
+
+    def _unknown_kind(self, event: happened.UnknownKind) -> None:
+        if event.kind not in self._unknown:
+            self._unknown.add(event.kind)
+            said = "no handler here for a kind; its jobs go back and are left to other workers"
+            self._log.warning(said, kind=event.kind, queue=event.queue)
+
+    def _rescued(self, event: happened.JobsRescued) -> None:
+        self._log.warning("jobs of lost workers put back", jobs=event.count, dead=event.dead)
+
+    def _expired(self, event: happened.JobsExpired) -> None:
+        self._log.warning("jobs passed their deadline", jobs=event.count)
+
+    def _lease_lost(self, event: happened.LeaseLost) -> None:
+        self._log.error("lease lost", detail=event.detail)
+
+    def _database_lost(self, event: happened.DatabaseLost) -> None:
+        said = "database lost, trying again until it is back"
+        self._log.warning(said, service=event.service, detail=event.detail)
+
+    def _database_back(self, event: happened.DatabaseBack) -> None:
+        self._log.info("database is back", service=event.service, after_seconds=round(event.seconds, 3))
+
+    def _listener(self, event: happened.ListenerChanged) -> None:
+        (self._log.info if event.up else self._log.warning)(event.detail)
+
+    def _leader(self, event: happened.LeaderChanged) -> None:
+        self._log.info("leads now" if event.leading else "leads no longer", term=event.term)
+
+
+def _job(event: Any) -> dict[str, Any]:
+    return {"job_id": str(event.id), "kind": event.kind, "queue": event.queue, "attempt": event.attempt}

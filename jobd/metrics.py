@@ -1,0 +1,263 @@
+"""The numbers a Prometheus scrapes: what the events told, and what is true at the moment of asking.
+
+Counters and histograms are fed by the bus and may be told from several threads at once. Gauges are
+never stored: `render` gets them from its caller, so a queue that is gone leaves no series behind.
+Names and labels are documented in docs/metrics.md. This module asks nobody and serves nothing.
+
+Every label value comes from a bounded set (`Labels`): ids, tenants and texts are no labels, and the
+queues and kinds past a cap are counted together as `other`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, Metric, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from jobd.events import (
+    Events,
+    JobEnqueued,
+    JobFinished,
+    JobsExpired,
+    JobsRescued,
+    JobsStaged,
+    JobStarted,
+    LeaseLost,
+    RunStale,
+)
+from jobd.lifecycle import OUTCOMES
+
+if TYPE_CHECKING:
+    from jobd.reader import Depth
+
+OTHER: Final = "other"
+MAX_QUEUES: Final = 100
+MAX_KINDS: Final = 200
+MAX_PAIRS: Final = 400
+
+OUTCOME_NAMES: Final = frozenset(OUTCOMES.values())
+
+RUN_BUCKETS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+WAIT_BUCKETS: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
+
+GAUGES: Final[Mapping[str, tuple[str, str, Mapping[str, str]]]] = {
+    "slots_total": ("jobd_slots", "Slots for running jobs in this process.", {"state": "total"}),
+    "slots_busy": ("jobd_slots", "Slots for running jobs in this process.", {"state": "busy"}),
+    "lease_age_seconds": ("jobd_lease_age_seconds", "Seconds since the last confirmed heartbeat.", {}),
+    "loop_lag_seconds": ("jobd_loop_lag_seconds", "How late the work loop is running.", {}),
+    "listener_up": ("jobd_listener_up", "1 while notifications arrive, 0 while only polling finds jobs.", {}),
+    "leader": ("jobd_leader", "1 in the process that leads.", {}),
+    "database_up": ("jobd_database_up", "1 while this process reaches the database.", {}),
+}
+"""What `render` may be told: name of the gauge -> metric, help, labels."""
+
+
+class Labels:
+    """Decides which queue and kind names become label values: the first ones, up to the caps.
+
+    At most MAX_PAIRS pairs are told apart, and one `other` for each queue beside them. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._queues: set[str] = {OTHER}
+        self._kinds: set[str] = {OTHER}
+        self._pairs: set[tuple[str, str]] = set()
+
+    def admit(self, queue: str, kind: str) -> tuple[str, str]:
+        """Return the label values that stand for this pair, the same ones for ever."""
+        with self._lock:
+            if (queue, kind) in self._pairs:
+                return queue, kind
+            if queue not in self._queues and len(self._queues) > MAX_QUEUES:
+                queue = OTHER
+            if len(self._pairs) >= MAX_PAIRS or (kind not in self._kinds and len(self._kinds) > MAX_KINDS):
+                kind = OTHER
+            self._queues.add(queue)
+            self._kinds.add(kind)
+            if kind != OTHER:
+                self._pairs.add((queue, kind))
+            return queue, kind
+
+
+class Metrics:
+    """Counts what `events` tells, from now on, and renders it with the gauges of the moment."""
+
+    def __init__(self, events: Events, *, version: str) -> None:
+        self._labels = Labels()
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        Info("jobd", "The version of this process.", registry=registry).info({"version": version})
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: Sequence[float]) -> Histogram:
+            return Histogram(name, text, ("queue", "kind"), buckets=buckets, registry=registry)
+
+        self._enqueued = counter(
+            "jobd_jobs_enqueued_total", "Jobs that this process put into the database.", "queue", "kind"
+        )
+        self._started = counter("jobd_jobs_started_total", "Runs of handlers that began.", "queue", "kind")
+        self._finished = counter(
+            "jobd_jobs_finished_total", "Runs that ended, by how they ended.", "queue", "kind", "outcome"
+        )
+        self._dead = counter(
+            "jobd_jobs_dead_total", "Jobs that ended dead after a run in this process.", "queue", "kind"
+        )
+        self._run = histogram("jobd_job_run_seconds", "How long the handler ran.", RUN_BUCKETS)
+        self._wait = histogram(
+            "jobd_job_wait_seconds", "How long a due job waited for its handler to begin.", WAIT_BUCKETS
+        )
+        self._staged = counter("jobd_jobs_staged_total", "Scheduled jobs made ready when they fell due.")
+        self._rescued = counter("jobd_jobs_rescued_total", "Jobs taken from workers whose lease had lapsed.")
+        self._crashed = counter("jobd_jobs_crashed_total", "Rescued jobs declared dead at the crash limit.")
+        self._expired = counter("jobd_jobs_expired_total", "Jobs declared dead at their deadline.")
+        self._stale = counter("jobd_runs_stale_total", "Runs whose claim was lost; nothing was written.")
+        self._leases_lost = counter("jobd_leases_lost_total", "Times this worker had to stop all its runs.")
+
+        # Looking a labelled child up costs several times what counting does, so each is looked up once.
+        # Only admitted label values are keys, which bounds these as well.
+        self._enqueued_by: dict[tuple[str, str], Callable[[float], None]] = {}
+        self._started_by: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
+        self._finished_by: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
+
+        events.subscribe(JobEnqueued, self._job_enqueued)
+        events.subscribe(JobStarted, self._job_started)
+        events.subscribe(JobFinished, self._job_finished)
+        events.subscribe(JobsStaged, lambda event: self._staged.inc(event.count))
+        events.subscribe(JobsRescued, self._jobs_rescued)
+        events.subscribe(JobsExpired, lambda event: self._expired.inc(event.count))
+        events.subscribe(RunStale, lambda _: self._stale.inc())
+        events.subscribe(LeaseLost, lambda _: self._leases_lost.inc())
+
+    def declare(self, handlers: Iterable[tuple[str, str]]) -> None:
+        """Show these (queue, kind) pairs at zero, and keep their names out of `other` whatever comes later.
+
+        Without it a series appears at its first event, and Prometheus's `increase` misses that one.
+        """
+        for queue, kind in handlers:
+            self._find_started(queue, kind)
+            for outcome in ("succeeded", "failed"):
+                self._find_finished(queue, kind, outcome)
+            self._dead.labels(*self._labels.admit(queue, kind))
+
+    def render(
+        self, depths: Sequence[Depth] | None, gauges: Mapping[str, float], *, accept: str = ""
+    ) -> tuple[bytes, str]:
+        """Return the page and its content type: OpenMetrics where `accept` asks for it, else Prometheus text.
+
+        `depths` is None when the database did not answer: then no queue is reported, and
+        `jobd_database_up` is 0. A name that is not in GAUGES raises ValueError.
+        """
+        # The library trips over versions that are none, so it is told only which of two formats.
+        openmetrics = "application/openmetrics-text"
+        encode, content_type = choose_encoder(
+            f"{openmetrics}; version=1.0.0" if openmetrics in accept else ""
+        )
+        gauges = {"database_up": 1, **gauges} if depths is not None else {**gauges, "database_up": 0}
+        page = _Page(self._registry, [*_process_gauges(gauges), *_queue_gauges(depths or ())])
+        return encode(page), content_type
+
+    def _job_enqueued(self, event: JobEnqueued) -> None:
+        count = self._enqueued_by.get((event.queue, event.kind))
+        if count is None:
+            labels = self._labels.admit(event.queue, event.kind)
+            count = self._enqueued_by.setdefault(labels, self._enqueued.labels(*labels).inc)
+        count(event.count)
+
+    def _job_started(self, event: JobStarted) -> None:
+        series = self._started_by.get((event.queue, event.kind))
+        started, wait = series if series is not None else self._find_started(event.queue, event.kind)
+        started.inc()
+        wait.observe(event.wait_seconds if event.wait_seconds > 0 else 0.0)
+
+    def _job_finished(self, event: JobFinished) -> None:
+        series = self._finished_by.get((event.queue, event.kind, event.outcome))
+        if series is None:
+            series = self._find_finished(event.queue, event.kind, event.outcome)
+        finished, run = series
+        finished.inc()
+        if event.outcome != "unknown_kind":  # it never ran
+            run.observe(event.run_seconds)
+        if event.state == "dead":
+            self._dead.labels(*self._labels.admit(event.queue, event.kind)).inc()
+
+    def _jobs_rescued(self, event: JobsRescued) -> None:
+        self._rescued.inc(event.count)
+        self._crashed.inc(event.dead)
+
+    def _find_started(self, queue: str, kind: str) -> tuple[Counter, Histogram]:
+        labels = self._labels.admit(queue, kind)
+        series = self._started_by.get(labels)
+        if series is None:
+            series = self._started_by[labels] = (self._started.labels(*labels), self._wait.labels(*labels))
+        return series
+
+    def _find_finished(self, queue: str, kind: str, outcome: str) -> tuple[Counter, Histogram]:
+        labels = self._labels.admit(queue, kind)
+        outcome = outcome if outcome in OUTCOME_NAMES else OTHER
+        series = self._finished_by.get((*labels, outcome))
+        if series is None:
+            series = self._finished.labels(*labels, outcome), self._run.labels(*labels)
+            self._finished_by[*labels, outcome] = series
+        return series
+
+
+class _Page(Collector):
+    """One answer to a scrape: the counted metrics, then the gauges of the moment."""
+
+    def __init__(self, registry: CollectorRegistry, gauges: Sequence[Metric]) -> None:
+        self._registry = registry
+        self._gauges = gauges
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            # The library's switch for `_created` is global, and the process may be somebody else's too.
+            created = f"{metric.name}_created"
+            metric.samples = [sample for sample in metric.samples if sample.name != created]
+            yield metric
+        yield from self._gauges
+
+
+def _process_gauges(gauges: Mapping[str, float]) -> Iterable[Metric]:
+    families: dict[str, GaugeMetricFamily] = {}
+    for gauge, value in gauges.items():
+        try:
+            name, text, labels = GAUGES[gauge]
+        except KeyError:
+            raise ValueError(f"no metric shows the gauge {gauge!r}; known are {', '.join(GAUGES)}") from None
+        family = families.get(name)
+        if family is None:
+            family = families[name] = GaugeMetricFamily(name, text, labels=tuple(labels))
+        family.add_metric(tuple(labels.values()), value)
+    return families.values()
+
+
+def _queue_gauges(depths: Sequence[Depth]) -> Iterable[Metric]:
+    def family(name: str, text: str) -> GaugeMetricFamily:
+        return GaugeMetricFamily(name, text, labels=("queue",))
+
+    ready = family("jobd_jobs_ready", "Jobs that may be claimed now.")
+    scheduled = family("jobd_jobs_scheduled", "Jobs that become ready at a later time.")
+    running = family("jobd_jobs_running", "Jobs that some worker has claimed.")
+    oldest = family("jobd_oldest_ready_seconds", "How long the oldest ready job has been due; 0 without one.")
+    paused = family("jobd_queue_paused", "1 while the queue is paused.")
+    # Several queues may share a label: those past the cap do, and they meet a queue that is really
+    # called `other`. A series told twice would make the whole page unreadable.
+    by_label: dict[str, list[Depth]] = {}
+    for depth in sorted(depths, key=lambda depth: depth.queue):
+        label = depth.queue if depth.queue in by_label or len(by_label) < MAX_QUEUES else OTHER
+        by_label.setdefault(label, []).append(depth)
+    for label, group in by_label.items():
+        ready.add_metric((label,), sum(depth.ready for depth in group))
+        scheduled.add_metric((label,), sum(depth.scheduled for depth in group))
+        running.add_metric((label,), sum(depth.running for depth in group))
+        oldest.add_metric((label,), max(depth.oldest_ready_seconds or 0.0 for depth in group))
+        paused.add_metric((label,), float(all(depth.paused_at is not None for depth in group)))
+    return ready, scheduled, running, oldest, paused

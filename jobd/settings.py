@@ -1,0 +1,236 @@
+"""Loads the settings, jobd.toml < JOBD_* environment < keyword overrides, and explains them.
+
+The CLI, the daemon and `Jobs()` come here and hand plain values on; nothing else of jobd reads a
+file or the environment. Every complaint is a ConfigError that names the setting as its author wrote
+it, shows the value (never a secret) and says what to write instead. The settings themselves are in
+`setting_fields`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import SettingsError
+
+from jobd.duration import format_duration
+from jobd.errors import ConfigError
+from jobd.redaction import HIDDEN, redact_url
+from jobd.setting_fields import (
+    QueueSettings,
+    RuleBroken,
+    Settings,
+    SmtpSettings,
+    environment_source,
+    file_source,
+)
+
+__all__ = [
+    "QueueSettings",
+    "Settings",
+    "Shown",
+    "SmtpSettings",
+    "explain",
+    "find_problems",
+    "load_settings",
+    "redact_url",
+    "unread_environment",
+]
+
+
+class Shown(NamedTuple):
+    """One line of `explain`."""
+
+    name: str
+    value: str
+    source: str
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings that hold here; an override of None counts as not given.
+
+    Raises ConfigError for the first thing wrong; `find_problems` has all of them.
+    """
+    settings, problems = _Sources.read(overrides).load()
+    if settings is None:
+        raise problems[0]
+    return settings
+
+
+def find_problems(**overrides: Any) -> list[ConfigError]:
+    """Everything `load_settings` would complain about, in the order of the settings."""
+    try:
+        return _Sources.read(overrides).load()[1]
+    except ConfigError as error:
+        return [error]
+
+
+def explain(settings: Settings) -> list[Shown]:
+    """Each setting's name, value (secrets hidden) and source: default, jobd.toml, environment or flag."""
+    origins = settings._origins
+    values = {".".join(place): value for place, value in _flat(settings)}
+    return [Shown(name, _shown(name, value), origins[name]) for name, value in values.items()]
+
+
+def unread_environment() -> list[tuple[str, str]]:
+    """JOBD_ variables that look like a misspelt setting, each with the name that may be meant.
+
+    They cannot be errors: Kubernetes sets JOBD_PORT and its like for a service that is called jobd.
+    """
+    known = [f"JOBD_{name.upper()}" for name in Settings.model_fields]
+    known += [f"JOBD_SMTP__{name.upper()}" for name in SmtpSettings.model_fields]
+    found = []
+    for name in sorted(os.environ):
+        upper = name.upper()
+        if upper.startswith("JOBD_") and upper not in (*known, "JOBD_CONFIG"):
+            close = get_close_matches(upper, known, n=1, cutoff=0.8)
+            if close and not upper.startswith("JOBD_QUEUES__"):
+                found.append((name, close[0]))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """What each source says, before anything is merged: complaints quote it as it was written."""
+
+    flags: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    file: Mapping[str, Any]
+    file_name: str
+
+    @classmethod
+    def read(cls, overrides: Mapping[str, Any]) -> _Sources:
+        file = file_source()
+        try:
+            environment = environment_source()()
+        except SettingsError as error:
+            raise _not_json(error) from None
+        return cls(
+            flags={name: value for name, value in overrides.items() if value is not None},
+            environment=environment,
+            file=file.toml_data,
+            file_name=os.path.basename(str(file.toml_file_path)),
+        )
+
+    def load(self) -> tuple[Settings | None, list[ConfigError]]:
+        try:
+            settings = Settings(**self.flags)
+        except ValidationError as error:
+            return None, [self._complaint(detail) for detail in error.errors(include_url=False)]
+        for place, _ in _flat(settings):
+            settings._origins[".".join(place)] = self._find(place)[0]
+        return settings, []
+
+    def _find(self, place: tuple[str, ...]) -> tuple[str, str, Any]:
+        """Which source decides the setting at `place`, the name it has there, and its value there."""
+        key = ".".join(place)
+        names = {
+            "flag": (self.flags, key),
+            "environment": (self.environment, f"JOBD_{'__'.join(place).upper()}"),
+            "jobd.toml": (self.file, f"{key} in {self.file_name}"),
+        }
+        for source, (values, name) in names.items():
+            found, value = _value_at(values, place)
+            if found:
+                return source, name, value
+        return "default", key, _default_at(place)
+
+    def _complaint(self, detail: ErrorDetails) -> ConfigError:
+        place = tuple(str(part) for part in detail["loc"])
+        cause = detail.get("ctx", {}).get("error")
+        if isinstance(cause, RuleBroken):
+            _, name, value = self._find(tuple(cause.setting.split(".")))
+            _, other, other_value = self._find(tuple(cause.other.split(".")))
+            remedy = cause.rule.format(other=other, value=_shown(cause.other, other_value))
+            return ConfigError(name, _quotable(cause.setting, value), remedy)
+        if place[-1] == "[key]":  # a name of a table, such as [queues."no good"]
+            return ConfigError(self._find(place[:-2])[1], place[-2], str(cause))
+        _, name, value = self._find(place)
+        if detail["type"] == "extra_forbidden":
+            # The value of an unknown setting may be a misspelt password's.
+            return ConfigError(name, HIDDEN, f"is not a setting{_meant(place)}")
+        remedy = str(cause) if cause else detail["msg"].replace("Input should be", "must be")
+        return ConfigError(name, _quotable(".".join(place), value), remedy)
+
+
+def _not_json(error: SettingsError) -> ConfigError:
+    field = next((name for name in ("queues", "smtp") if f'"{name}"' in str(error)), "queues")
+    name = f"JOBD_{field.upper()}"
+    example = '{"images": {"concurrency": 2}}' if field == "queues" else '{"host": "localhost"}'
+    return ConfigError(name, HIDDEN, f"is not JSON; write it like {example}, or set {name}__...")
+
+
+def _meant(place: tuple[str, ...]) -> str:
+    match place:
+        case ("smtp", _):
+            known = list(SmtpSettings.model_fields)
+        case ("queues", _, _):
+            known = list(QueueSettings.model_fields)
+        case _:
+            known = list(Settings.model_fields)
+    close = get_close_matches(place[-1].lower(), known, n=1)
+    if close:
+        return f"; did you mean {'.'.join([*place[:-1], close[0]])}?"
+    return f"; there are {', '.join(known)}"
+
+
+def _value_at(values: Mapping[str, Any], place: tuple[str, ...]) -> tuple[bool, Any]:
+    value: Any = values
+    for part in place:
+        if isinstance(value, BaseModel):
+            value = {name: getattr(value, name) for name in value.model_fields_set}
+        if not isinstance(value, Mapping) or part not in value:
+            return False, None
+        value = value[part]
+    return True, value
+
+
+def _default_at(place: tuple[str, ...]) -> Any:
+    models: dict[str, type[BaseModel]] = {"smtp": SmtpSettings, "queues": QueueSettings}
+    model = models.get(place[0], Settings)
+    field = model.model_fields.get(place[-1])
+    return field.get_default(call_default_factory=True, validated_data={}) if field else None
+
+
+def _flat(settings: Settings) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SmtpSettings):
+            yield from (((name, part), getattr(value, part)) for part in SmtpSettings.model_fields)
+        elif isinstance(value, dict):
+            yield from (((name, queue, "concurrency"), value[queue].concurrency) for queue in value)
+        else:
+            yield (name,), value
+
+
+def _quotable(name: str, value: Any) -> Any:
+    if isinstance(value, timedelta) or _secret(name) or isinstance(value, SecretStr):
+        return _shown(name, value)
+    return value
+
+
+def _secret(name: str) -> bool:
+    return name in ("database_url", "smtp", "smtp.password")
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None:
+        return "not set"
+    if name == "database_url":
+        return redact_url(str(value))
+    if _secret(name) or isinstance(value, SecretStr):
+        return HIDDEN
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if name in ("max_payload", "max_result") and isinstance(value, int):
+        unit, size = ("MiB", 1_048_576) if value % 1_048_576 == 0 else ("KiB", 1_024)
+        return f"{value // size}{unit}" if value % size == 0 else str(value)
+    return str(value)
