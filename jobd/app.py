@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Unpack
@@ -38,6 +39,7 @@ class Jobs:
         self._resources: dict[type, Any] = {}
         self._client: Client | None = None
         self._sync: SyncClient | None = None
+        self._sync_lock = threading.Lock()
         self._opened = 0
         self.registry = Registry()
         self.events = Events()
@@ -136,12 +138,13 @@ class Jobs:
 
     @property
     def sync(self) -> SyncClient:
-        """The same calls for code without a running loop."""
-        if self._sync is None:
-            from jobd.sync import SyncClient
+        """The same calls for code without a running loop, from any thread."""
+        with self._sync_lock:
+            if self._sync is None:
+                from jobd.sync import SyncClient
 
-            self._sync = SyncClient(self.client)
-        return self._sync
+                self._sync = SyncClient(self.client)
+            return self._sync
 
     def running(self, **options: Any) -> AbstractAsyncContextManager[Any]:
         """Run the daemon inside this application, for as long as the block lasts.
@@ -192,6 +195,21 @@ class Jobs:
     async def run_now(self, id: UUID | str) -> JobState:
         """Make a waiting job due now. Raises JobNotFound, WrongState."""
         return await self.client.run_now(id)
+
+    async def list(
+        self,
+        *,
+        state: JobState | str | None = None,
+        queue: str | None = None,
+        kind: str | None = None,
+        tenant_id: str | None = None,
+        before: UUID | str | None = None,
+        count: int = 100,
+    ) -> Sequence[Job]:
+        """The newest jobs first, `count` at most; `before` is the last id of the page before."""
+        return await self.client.list(
+            state=state, queue=queue, kind=kind, tenant_id=tenant_id, before=before, count=count
+        )
 
     async def delete(self, id: UUID | str) -> None:
         """Remove a job that does not run. Raises JobNotFound, WrongState."""

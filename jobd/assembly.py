@@ -30,6 +30,7 @@ from jobd.engine.lease import Lease
 from jobd.engine.maintenance import Maintenance
 from jobd.engine.notifier import Notifier
 from jobd.engine.producer import Producer
+from jobd.events import Events, UnknownKind
 from jobd.fleet import Fleet, Registration
 from jobd.listener import Listener
 from jobd.partitions import drop_partition
@@ -53,6 +54,9 @@ class Assembly:
         self.settings = settings
         self.roles = tuple(roles)
         self.queues = tuple(queues)
+        # Subscriptions made here end with the daemon; the application's own stay.
+        self.heard = Events()
+        self.end_relay = jobs.events.relay(self.heard)
         self.events = jobs.events
         self.database = Database(settings.database_url, prepared_statements=settings.prepared_statements)
         self.lease = Lease(period=settings.lease)
@@ -141,7 +145,7 @@ class Assembly:
     ) -> Producer:
         link = self._work_link()
         store = Store(link)
-        return Producer(
+        producer = Producer(
             store,
             fleet=Fleet(link),
             executor=executor,
@@ -154,6 +158,8 @@ class Assembly:
             rng=self.rng,
             on_idle=None if on_idle is None else lambda: on_idle(store),
         )
+        self.heard.subscribe(UnknownKind, lambda event: producer.rest_kind(event.kind))
+        return producer
 
     # On the control thread.
 
@@ -249,7 +255,7 @@ class Assembly:
         from jobd.api.server import HttpServer
         from jobd.metrics import Metrics
 
-        metrics = Metrics(self.events, version=__version__)
+        metrics = Metrics(self.heard, version=__version__)
         metrics.declare((handler.queue, handler.kind) for handler in self.jobs.registry)
         app = create_app(condition, metrics)
         server = HttpServer(app, host=self.settings.http_host, port=self.settings.http_port)

@@ -11,7 +11,7 @@ import contextlib
 import copy
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Unpack
 from uuid import UUID
@@ -90,8 +90,8 @@ class Client:
         On the caller's `connection` the job is visible to workers once the caller commits, and never
         if they roll back; without an open transaction, at once. What jobd refuses (ConfigError, HandlerError,
         PayloadError) it refuses before a statement is sent. IdTaken, possible with `id` only, leaves the
-        transaction usable; after any other error on their connection, which comes as their driver's own,
-        the caller has to roll back.
+        transaction usable; after any other error there, their driver's own or CallTimeout, the caller has
+        to roll back.
         """
         known_options("enqueue", options, EnqueueOptions)
         name, handler = self._handler(kind)
@@ -242,12 +242,16 @@ class Client:
 
     def _defaults(self, handler: Handler | None, options: Any) -> dict[str, Any]:
         """The options, with what they leave to the handler and to the client."""
-        queue = options.get("queue") or (handler.queue if handler else "default")
+        queue = handler.queue if handler else "default"
+        if options.get("queue") is not None:
+            queue = options["queue"]
         return {**options, "queue": queue, "max_bytes": self._max_payload}
 
     def _door_to(self, connection: Any) -> Door:
-        if connection is None or isinstance(connection, BorrowedDoor):
-            return connection or self._door
+        if connection is None:
+            return self._door
+        if isinstance(connection, BorrowedDoor):  # `sync` made it of a blocking connection.
+            return connection
         return caller_door(connection, blocking=False, limit=self.pool.call_timeout)
 
     def _encoded(self, handler: Handler | None, payload: Any) -> str:
@@ -259,6 +263,10 @@ class Client:
 
     def _chunks(self, handler: Handler | None, payloads: Iterable[Any]) -> Iterator[Sequence[str]]:
         """The payloads as JSON texts, in portions that memory and the call's time limit allow for."""
+        if isinstance(payloads, (str, bytes, Mapping)):
+            raise PayloadError(
+                "$", f"is one {type(payloads).__name__}", "give a list of payloads, or use enqueue"
+            )
         chunk, size = [], 0
         for position, payload in enumerate(payloads):
             try:

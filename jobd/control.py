@@ -14,15 +14,22 @@ result is durable, HTTP last.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from jobd.errors import JobdError
+
 T = TypeVar("T")
 PULSE_SECONDS = 0.25
 START_SECONDS = 30.0
+
+
+class ControlEnded(JobdError):
+    """There is no control thread any more to do what was asked."""
 
 
 class ControlThread:
@@ -58,12 +65,16 @@ class ControlThread:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     async def asked(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """`call`, awaited from another loop."""
+        """`call`, awaited from another loop. Raises ControlEnded when a bug has ended this thread."""
+        if not self._thread.is_alive():
+            coroutine.close()
+            raise ControlEnded("the control thread has ended")
         return await asyncio.wrap_future(self.call(coroutine))
 
     async def stop(self, *names: str) -> None:
         """Cancel these services and wait for their ends; from another loop. Unknown names are fine."""
-        await self.asked(self._stop(names))
+        with contextlib.suppress(ControlEnded):
+            await self.asked(self._stop(names))
 
     async def end(self) -> None:
         """Stop every service and the thread; from another loop."""

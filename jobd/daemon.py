@@ -15,6 +15,7 @@ The one module that knows everybody; nobody imports it but the CLI (and `Jobs.ru
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -89,6 +90,7 @@ class Daemon:
         self._hurry = asyncio.Event()
         self._idle = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        JobLog(self._parts.heard, self.log, level=logging.getLevelNamesMapping()[settings.log_level.upper()])
 
     def stop(self) -> None:
         """Begin to end, as SIGTERM does; called again, cut the grace. From the work loop."""
@@ -99,12 +101,27 @@ class Daemon:
     async def run(self) -> int:
         """Work until stopped; return the exit code."""
         async with AsyncExitStack() as stack:
-            await self._prepare_database()
+            if not await self._database_prepared():
+                return self.exit_code
             resources = await stack.enter_async_context(self.jobs.opened_resources())
             self.jobs.registry.prepare(resources.keys())
             await stack.enter_async_context(self.jobs)
+            stack.callback(self._parts.end_relay)
             await self._work(resources)
         return self.exit_code
+
+    async def _database_prepared(self) -> bool:
+        """Prepare the database; False when the daemon was told to stop before that was done."""
+        preparing = asyncio.ensure_future(self._prepare_database())
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({preparing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if preparing.done():
+            preparing.result()
+            return True
+        preparing.cancel()
+        await asyncio.wait({preparing})
+        return False
 
     async def _prepare_database(self) -> None:
         """Wait for the database, then see to its schema as JOBD_MIGRATE says."""
@@ -234,7 +251,8 @@ class Daemon:
         await control.stop("heartbeat", "watch", "pulse")
         await self._goodbye(control, heartbeat, leader)
         await control.stop("http")
-        await control.asked(self._parts.close_control_links())
+        with contextlib.suppress(JobdError):
+            await control.asked(self._parts.close_control_links())
         await control.end()
         await self._parts.close_work_links()
         self.log.info("stopped", exit_code=self.exit_code)
@@ -367,7 +385,6 @@ def run_forever(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, daemon.stop)
-        JobLog(jobs.events, daemon.log, level=logging.getLevelNamesMapping()[settings.log_level.upper()])
         return await daemon.run()
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

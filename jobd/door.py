@@ -14,7 +14,6 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
@@ -79,14 +78,6 @@ def translated() -> Iterator[None]:
         if named is None:
             raise
         raise named from error
-
-
-def redacted(url: str) -> str:
-    """The address without its password, for people to read."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@", 1)))
 
 
 class Executes(Protocol):
@@ -279,9 +270,10 @@ class Pool:
             lease = await self._pool.acquire()
         try:
             yield lease  # type: ignore[misc]
-        except asyncpg.ReadOnlySQLTransactionError:
-            # A failover left us on a standby: none of these connections will ever write again.
-            await self._pool.expire_connections()
+        except (asyncpg.ReadOnlySQLTransactionError, DatabaseUnavailable) as error:
+            if isinstance(error.__cause__ or error, asyncpg.ReadOnlySQLTransactionError):
+                # A failover left us on a standby: none of these connections will ever write again.
+                await self._pool.expire_connections()
             raise
         finally:
             await _give_back(self._pool, lease)

@@ -61,6 +61,15 @@ class RunStale:
 
 
 @dataclass(frozen=True, slots=True)
+class EndRefused:
+    """The database stores the end of this run in no form; the job goes back to the queue."""
+
+    id: UUID
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobsStaged:
     """Due jobs were made ready."""
 
@@ -153,15 +162,21 @@ class Events:
 
     def __init__(self) -> None:
         self._subscribers: dict[type, list[Callable[[Any], None]]] = defaultdict(list)
+        self._relays: list[Events] = []
 
     def subscribe(self, event_type: type[E], callback: Callable[[E], None]) -> Callable[[], None]:
         """Call `callback` with each event of exactly this type; the answer ends the subscription."""
         self._subscribers[event_type].append(callback)
         return lambda: self._subscribers[event_type].remove(callback)
 
+    def relay(self, to: Events) -> Callable[[], None]:
+        """Tell `to` everything as well; the answer ends that, and with it all subscriptions made there."""
+        self._relays.append(to)
+        return lambda: self._relays.remove(to)
+
     def wants(self, event_type: type) -> bool:
         """False when building the event would be work for nobody."""
-        return bool(self._subscribers.get(event_type))
+        return bool(self._subscribers.get(event_type)) or any(to.wants(event_type) for to in self._relays)
 
     def emit(self, event: object) -> None:
         """Tell every subscriber of this type of event."""
@@ -170,3 +185,5 @@ class Events:
                 callback(event)
             except Exception:
                 logging.getLogger("jobd.events").exception("a subscriber of %s failed", type(event).__name__)
+        for to in tuple(self._relays):
+            to.emit(event)

@@ -34,6 +34,7 @@ class JobLog:
             events.subscribe(happened.JobStarted, self._started)
         events.subscribe(happened.JobFinished, self._finished)
         events.subscribe(happened.RunStale, self._stale)
+        events.subscribe(happened.EndRefused, self._refused)
         events.subscribe(happened.LateResult, self._late)
         events.subscribe(happened.UnknownKind, self._unknown_kind)
         events.subscribe(happened.JobsRescued, self._rescued)
@@ -57,6 +58,10 @@ class JobLog:
     def _stale(self, event: happened.RunStale) -> None:
         said = "claim lost, nothing written: the job was rescued or ended elsewhere"
         self._log.warning(said, job_id=str(event.id), kind=event.kind, queue=event.queue)
+
+    def _refused(self, event: happened.EndRefused) -> None:
+        said = "the end of a run could not be stored in any form; the job goes back to the queue"
+        self._log.error(said, job_id=str(event.id), kind=event.kind, detail=event.detail)
 
     def _late(self, event: happened.LateResult) -> None:
         said = "ignored what a handler did after its job had ended"

@@ -67,6 +67,9 @@ def configure_logs(level: str, *, stream: TextIO | None = None) -> LineHandler:
             root.removeHandler(other)
     root.addHandler(handler)
     root.setLevel(level.upper())
+    for library in ("asyncio", "uvicorn"):
+        # What they tell below a warning is about themselves.
+        logging.getLogger(library).setLevel(max(root.level, logging.WARNING))
     return handler
 
 

@@ -166,24 +166,33 @@ def _compare(found: int) -> None:
 
 
 async def _version(connection: Any) -> int:
-    if await connection.fetchval("select to_regclass('jobd.schema_version')") is None:
-        return 0
-    return int(await connection.fetchval("select coalesce(max(version), 0) from jobd.schema_version"))
+    try:
+        if await connection.fetchval("select to_regclass('jobd.schema_version')") is None:
+            return 0
+        return int(await connection.fetchval("select coalesce(max(version), 0) from jobd.schema_version"))
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise SchemaError(
+            f"this role may not look at the schema: {error}; grant usage on schema jobd to it, "
+            "and select, insert, update and delete on its tables"
+        ) from error
 
 
 def _functions() -> str:
-    mark = hashlib.sha256(sql.script("functions").encode()).hexdigest()[:16]
     return (
         sql.script("functions")
         + "\ncreate or replace function jobd.functions_version() returns text language sql immutable\n"
-        + f"as $$ select '{mark}' $$;\n"
+        + f"as $$ select '{_mark()}' $$;\n"
     )
+
+
+def _mark() -> str:
+    return hashlib.sha256(sql.script("functions").encode()).hexdigest()[:16]
 
 
 async def _functions_current(connection: Any) -> bool:
     if await connection.fetchval("select to_regproc('jobd.functions_version')") is None:
         return False
-    return bool(await connection.fetchval("select jobd.functions_version()") in _functions())
+    return bool(await connection.fetchval("select jobd.functions_version()") == _mark())
 
 
 def _record(migration: Migration) -> str:

@@ -11,8 +11,9 @@ create table jobd.jobs (
     use_case            text,
     state               text not null check (state in ('scheduled', 'ready', 'running')),
     priority            integer not null,
-    run_at              timestamptz not null check (isfinite(run_at)),
-    deadline_at         timestamptz not null,
+    -- Within what every client can represent: a row that cannot be read would block the claim.
+    run_at              timestamptz not null check (run_at >= '0001-01-02' and run_at < '9999-01-01'),
+    deadline_at         timestamptz not null check (deadline_at >= '0001-01-02' and deadline_at < '9999-01-01'),
     delay_tolerance     interval,
     deadline_policy     text not null check (deadline_policy in ('run', 'drop')),
     payload             jsonb not null,

@@ -101,7 +101,9 @@ def _database(settings: Settings) -> str:
     if settings.database_url is not None:
         return asyncio.run(look(settings.database_url))
     if in_container():
-        raise ConfigError("JOBD_DATABASE_URL", None, "a container needs a database outside it")
+        raise ConfigError(
+            "JOBD_DATABASE_URL", None, "a container needs a database outside it: `jobd run` refuses"
+        )
     from jobd.embedded import EmbeddedPostgres
 
     server = EmbeddedPostgres(EMBEDDED_FOLDER)

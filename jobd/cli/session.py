@@ -90,7 +90,8 @@ def database(settings: Settings, *, migrates: bool = True) -> Iterator[str]:
         raise ConfigError(
             "JOBD_DATABASE_URL",
             None,
-            "a container needs a database outside it: set it to postgresql://USER:PASSWORD@HOST/DATABASE",
+            "a container needs a database outside it, like postgresql://user@host:5432/name; "
+            "JOBD_IN_CONTAINER=0 allows one inside all the same, to be lost with the container",
         )
     from jobd.embedded import EmbeddedPostgres
 

@@ -10,7 +10,9 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
+from threading import get_ident
 from types import FrameType
 from typing import Final
 
@@ -48,16 +50,33 @@ def _listen_to_the_daemon_only(connection: socket.socket) -> None:
         if number == signal.SIGTERM and _is_stop(connection):
             raise Stopped(128 + number)
 
-    def forked() -> None:
-        # A process that a handler forks must neither keep the socket open nor be deaf to its parent.
-        connection.close()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
     # Functions, not SIG_IGN: that would be inherited by the programs that handlers start.
     signal.signal(signal.SIGINT, ended)
     signal.signal(signal.SIGTERM, ended)
-    os.register_at_fork(after_in_child=forked)
+    _spare_forks(connection)
+
+
+def _spare_forks(connection: socket.socket) -> None:
+    """Let what a handler forks (multiprocessing does) keep no end of the socket, and hear signals as usual.
+
+    Both signals wait during the fork: one that met the new process before its own dispositions were set,
+    such as from a terminate() right after the start, would be lost.
+    """
+    held: dict[int, Iterable[int]] = {}
+
+    def hold() -> None:
+        held[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+
+    def let_go() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held.pop(get_ident()))
+
+    def forked() -> None:
+        connection.close()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        let_go()
+
+    os.register_at_fork(before=hold, after_in_parent=let_go, after_in_child=forked)
 
 
 def _is_stop(connection: socket.socket) -> bool:

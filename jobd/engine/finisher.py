@@ -20,11 +20,10 @@ from typing import TypeVar
 
 from jobd.engine.holdings import Holdings, Run
 from jobd.engine.recovery import Recovery
-from jobd.errors import DatabaseUnavailable, JobdError, PartitionMissing, Transient
-from jobd.events import Events, JobFinished, RunStale
+from jobd.errors import DatabaseUnavailable, JobdError, PartitionMissing, Refused, Transient
+from jobd.events import EndRefused, Events, JobFinished, RunStale
 from jobd.fleet import Fleet
 from jobd.job import FinishedRun, JobState
-from jobd.payload import encode_result
 from jobd.store import Store
 
 T = TypeVar("T")
@@ -43,6 +42,8 @@ class Ending:
     outcome: str
     seconds: float
     tries: int = 0
+    # Reduced to what any database stores, since it was refused as it came.
+    bare: bool = False
 
 
 class Finisher:
@@ -134,7 +135,7 @@ class Finisher:
         verdicts = [ending.verdict for ending in batch]
         try:
             states = await self._persist(lambda: self._store.finish(verdicts), batch)
-        except (JobdError, ValueError, OverflowError) as refusal:
+        except Refused as refusal:
             await self._write_apart(batch, refusal)
             return
         missing = []
@@ -177,7 +178,9 @@ class Finisher:
                     await asyncio.sleep(self._recovery.failed(conflict))
             except PartitionMissing:
                 await self._make_partitions()
-            except DatabaseUnavailable as outage:
+            except Refused:
+                raise
+            except JobdError as outage:
                 for ending in batch:
                     ending.tries += 1
                 await asyncio.sleep(self._recovery.failed(outage))
@@ -199,18 +202,22 @@ class Finisher:
             await self._write(batch[half:])
             return
         (ending,) = batch
-        note = f"the end of this run could not be stored as it was: {refusal}"
-        bare = replace(
+        if ending.bare:
+            # Let go of it: the next beat but one finds a claim that nobody holds and gives it back.
+            self._holdings.drop(ending.run)
+            self._events.emit(EndRefused(ending.verdict.id, ending.run.claim.kind, str(refusal)))
+            return
+        note = f"the end of this run could not be stored as it was: {refusal}".encode(
+            "ascii", "replace"
+        ).decode()
+        error = {"type": "Refused", "message": note, "attempt": ending.run.claim.attempt}
+        ending.verdict = replace(
             ending.verdict,
-            reason=encode_result(note)[0][1:2000],
-            result=encode_result({"lost": note})[0] if ending.verdict.result is not None else None,
-            error=json.dumps(
-                {"type": type(refusal).__name__, "message": note[:2000].encode("ascii", "replace").decode()}
-            ),
+            reason=note[:500],
+            result=None if ending.verdict.result is None else json.dumps({"lost": note}),
+            error=json.dumps(error),
         )
-        if ending.verdict.reason == bare.reason:
-            raise refusal
-        ending.verdict = bare
+        ending.bare = True
         await self._write([ending])
 
     def _ended(self, ending: Ending, state: JobState) -> None:

@@ -21,7 +21,7 @@ from uuid import UUID
 from jobd.engine.holdings import Holdings, Run, Stop
 from jobd.engine.lease import Lease
 from jobd.engine.recovery import Recovery
-from jobd.errors import DatabaseUnavailable, Transient
+from jobd.errors import JobdError
 from jobd.events import Events, LeaseLost, LeaseRenewed
 from jobd.fleet import Fleet, Registration
 from jobd.store import Store
@@ -84,7 +84,7 @@ class Heartbeat:
                 async with asyncio.timeout(max(self._beat, 1.0)):
                     await self._once()
                 self._recovery.succeeded()
-            except (DatabaseUnavailable, Transient, TimeoutError) as outage:
+            except (JobdError, TimeoutError) as outage:
                 pause = min(self._recovery.failed(outage), self._beat)
             try:
                 async with asyncio.timeout(pause):
@@ -94,18 +94,23 @@ class Heartbeat:
 
     async def watch(self) -> None:
         """Fence when the lease runs out, until cancelled. Needs no database."""
-        fenced = False
+        fenced_at: float | None = None
         while True:
             if self._registered is None:
                 await asyncio.sleep(0.1)
             elif (left := self._lease.until_fence) > 0:
-                fenced = False
+                fenced_at = None
                 await asyncio.sleep(min(left, 0.5))
-            elif not fenced:
-                fenced = True
+            elif fenced_at is None:
+                fenced_at = time.monotonic()
                 self._events.emit(LeaseLost("no beat was confirmed in time; handlers are stopped"))
                 self._stop_all(Stop.FENCE)
-            elif self._lease.until_lapse <= 0 and self._handlers_running():
+            elif (
+                self._lease.until_lapse <= 0
+                # A process that was suspended wakes up long past its lapse: its handlers get the same time to stop.
+                and time.monotonic() - fenced_at >= self._lease.safety
+                and self._handlers_running()
+            ):
                 self._on_lapse()
                 await asyncio.sleep(0.1)
             else:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 from jobd.engine.lease import Lease
 from jobd.engine.recovery import Recovery
-from jobd.errors import DatabaseUnavailable, Transient
+from jobd.errors import JobdError
 from jobd.events import Events, LeaderChanged
 from jobd.fleet import Fleet
 from jobd.store import Store
@@ -62,7 +62,7 @@ class Leader:
                     await self._duties(self.term)
                     self._duties_at = time.monotonic() + DUTY_INTERVAL
                 self._recovery.succeeded()
-            except (DatabaseUnavailable, Transient) as outage:
+            except JobdError as outage:
                 self._follow()
                 pause = self._recovery.failed(outage)
             await asyncio.sleep(pause)

@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from jobd.engine.lease import Lease
 from jobd.engine.recovery import Recovery
-from jobd.errors import DatabaseUnavailable, PartitionMissing, Transient
+from jobd.errors import JobdError, PartitionMissing
 from jobd.events import Events, JobsExpired, JobsRescued, JobsStaged
 from jobd.fleet import Fleet
 from jobd.job import JobState
@@ -59,7 +59,7 @@ class Maintenance:
             except PartitionMissing:
                 pause = 0.05
                 await self._make_partitions()
-            except (DatabaseUnavailable, Transient) as outage:
+            except JobdError as outage:
                 pause = self._recovery.failed(outage)
             await asyncio.sleep(pause)
 
@@ -94,5 +94,5 @@ class Maintenance:
     async def _make_partitions(self) -> None:
         try:
             await self._fleet.ensure_partitions()
-        except (DatabaseUnavailable, Transient) as outage:
+        except JobdError as outage:
             await asyncio.sleep(self._recovery.failed(outage))

@@ -18,9 +18,8 @@ from datetime import timedelta
 from jobd.engine.executor import Executor
 from jobd.engine.lease import Lease
 from jobd.engine.recovery import Recovery
-from jobd.errors import DatabaseUnavailable, Transient
+from jobd.errors import JobdError
 from jobd.events import Events
-from jobd.events import UnknownKind as KindWasUnknown
 from jobd.fleet import Fleet
 from jobd.registry import Registry
 from jobd.store import Store
@@ -69,7 +68,6 @@ class Producer:
         self._starved = False
         self._rested: dict[str, float] = {}
         self.turned_at = time.monotonic()
-        events.subscribe(KindWasUnknown, self._rest_kind)
 
     def wake(self) -> None:
         """There may be something to claim: a notification, a staged job, a confirmed lease."""
@@ -93,7 +91,7 @@ class Producer:
             try:
                 more = await self._round()
                 self._recovery.succeeded()
-            except (DatabaseUnavailable, Transient) as outage:
+            except JobdError as outage:
                 await self._sleep(self._recovery.failed(outage))
                 continue
             if more or self._stopping:
@@ -123,7 +121,12 @@ class Producer:
         self._hungry = {
             queue for queue in self._queues if found[queue] >= _least(rooms, limited_rooms, queue)
         }
-        self._starved = bool(full_kinds) or len(rooms | limited_rooms) < len(self._queues)
+        self._starved = (
+            bool(full_kinds)
+            or len(rooms | limited_rooms) < len(self._queues)
+            # The next one may come when this one has ended.
+            or self._executor.suspects > 0
+        )
         if claims and self._hungry:
             # Let what was started run before the next claim, or quick jobs would wait for slow ones' claims.
             await asyncio.sleep(0)
@@ -177,8 +180,9 @@ class Producer:
         }
         return rooms, limited_rooms, limited, full
 
-    def _rest_kind(self, event: KindWasUnknown) -> None:
-        self._rested[event.kind] = time.monotonic() + UNKNOWN_KIND_REST
+    def rest_kind(self, kind: str) -> None:
+        """Leave a kind that has no handler here out of the claims for a minute."""
+        self._rested[kind] = time.monotonic() + UNKNOWN_KIND_REST
 
     def _resting(self) -> list[str]:
         now = time.monotonic()

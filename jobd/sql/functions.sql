@@ -61,7 +61,8 @@ as $$
            ended.result, ended.reason, ended.at
 $$;
 
-create or replace function jobd.check_job(kind text, queue text, deadline_policy text, unique_key text) returns void
+create or replace function jobd.check_job(kind text, queue text, deadline_policy text, unique_key text, tenant_id text,
+                                          delay_tolerance interval, timeout interval) returns void
 language plpgsql immutable
 as $$
 begin
@@ -79,6 +80,14 @@ begin
     end if;
     if length(unique_key) > 500 then
         raise exception 'unique_key is % characters long: use at most 500, or a hash', length(unique_key)
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if octet_length(tenant_id) > 255 then
+        raise exception 'tenant_id is % bytes long: use at most 255', octet_length(tenant_id)
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if greatest(delay_tolerance, timeout) > interval '36525 days' or least(delay_tolerance, timeout) < interval '0' then
+        raise exception 'delay_tolerance and timeout: from 0 to 36525 days (100 years)'
             using errcode = 'invalid_parameter_value';
     end if;
 end
@@ -116,7 +125,8 @@ declare
     repeated boolean := enqueue.id is not null;
     holder   record;
 begin
-    perform jobd.check_job(enqueue.kind, enqueue.queue, enqueue.deadline_policy, enqueue.unique_key);
+    perform jobd.check_job(enqueue.kind, enqueue.queue, enqueue.deadline_policy, enqueue.unique_key,
+                           enqueue.tenant_id, enqueue.delay_tolerance, enqueue.timeout);
     id := coalesce(enqueue.id, jobd.uuid7());
     loop
         insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at,
@@ -188,7 +198,8 @@ declare
     moment timestamptz := coalesce(enqueue_many.now, pg_catalog.now());
     due    timestamptz := coalesce(enqueue_many.run_at, coalesce(enqueue_many.now, pg_catalog.now()) + coalesce(enqueue_many.delay, '0'));
 begin
-    perform jobd.check_job(enqueue_many.kind, enqueue_many.queue, enqueue_many.deadline_policy, null);
+    perform jobd.check_job(enqueue_many.kind, enqueue_many.queue, enqueue_many.deadline_policy, null,
+                           enqueue_many.tenant_id, enqueue_many.delay_tolerance, enqueue_many.timeout);
     if cardinality(ids) <> cardinality(payloads) then
         raise exception 'enqueue_many got % ids for % payloads: give as many, or none', cardinality(ids), cardinality(payloads)
             using errcode = 'invalid_parameter_value';

@@ -1,4 +1,4 @@
-"""On which event loops the tests of the engine run: asyncio's own, and uvloop where a module asks for both."""
+"""The event loops that tests of the engine run on: asyncio's own, or those that a module names."""
 
 from __future__ import annotations
 

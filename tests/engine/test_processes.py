@@ -20,7 +20,7 @@ import pytest
 import uvloop
 
 from jobd.engine.processes import ChildDied, Processes, RemoteError, Untransferable
-from jobd.outcomes import Cancel, Discard, RetryAfter, Snooze
+from jobd.outcomes import Cancel, Discard, Outcome, RetryAfter, Snooze
 from jobd.storable import encode_error
 from tests.engine import process_handlers as handlers
 
@@ -177,7 +177,11 @@ async def test_the_cause_of_an_exception_is_in_its_traceback(processes: Processe
     ],
 )
 async def test_an_answer_of_a_handler_keeps_its_fields(
-    processes: Processes, handler: Callable[[], None], outcome: type, reason: str, delay: timedelta | None
+    processes: Processes,
+    handler: Callable[[], None],
+    outcome: type[Outcome],
+    reason: str,
+    delay: timedelta | None,
 ) -> None:
     with pytest.raises(outcome) as raised:
         await processes.run(handler, (), {})

@@ -168,6 +168,12 @@ async def test_many_jobs_are_all_or_nothing(jobs: Jobs, door: Link):
     await jobs.client.enqueue("noop")
 
 
+@pytest.mark.parametrize("payload", [{"n": 1}, "n", b"n"])
+async def test_one_payload_is_not_taken_for_many(client: Client, payload: Any):
+    with pytest.raises(PayloadError, match="give a list of payloads, or use enqueue"):
+        await client.enqueue_many("noop", payload)
+
+
 async def test_many_jobs_may_be_none(jobs: Jobs):
     assert len(await jobs.client.enqueue_many("noop", [])) == 0
     assert jobs.events == []
@@ -196,8 +202,12 @@ async def test_a_call_that_has_to_wait_ends_within_its_limit(database_url: str, 
     await query(held, "select jobd.enqueue('noop', unique_key => 'b')")
     with pytest.raises(CallTimeout, match=r"enqueue did not end within 0\.2 s"):
         await client.enqueue("noop", unique_key="b")
+    await query(held, "lock table jobd.jobs in share row exclusive mode")
+    with pytest.raises(CallTimeout, match="enqueue_many did not end"):
+        await client.enqueue_many("noop", ({} for _ in range(2 * CHUNK_JOBS)))
     async with pool.connection():
         with pytest.raises(CallTimeout, match="connect did not end"):
             await client.enqueue_many("noop", ({} for _ in range(2 * CHUNK_JOBS)))
     await held.rollback()
+    assert len(await client.list()) == 1
     await pool.close()

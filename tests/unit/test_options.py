@@ -18,9 +18,8 @@ from jobd.options import instant, job_id, new_job
 
 
 def made(**options: Any) -> NewJob:
-    return new_job(
-        "noop", **{"id": uuid7(), "payload": "{}", "max_bytes": 1_000, "queue": "default"} | options
-    )
+    defaults: dict[str, Any] = {"id": uuid7(), "payload": "{}", "max_bytes": 1_000, "queue": "default"}
+    return new_job("noop", **{**defaults, **options})
 
 
 def test_nothing_said_is_nothing_decided():

@@ -1,0 +1,54 @@
+"""A worker that dies, or that is taken for dead: its jobs run again, and it can do no harm any more."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+from tests.daemon.board import Board
+from tests.daemon.daemons import Daemons
+
+LEASE = 2.0
+
+
+async def test_jobs_of_a_killed_worker_run_again_within_the_lease_and_five_seconds(
+    daemons: Daemons, board: Board, tmp_path: Path
+):
+    victim = await daemons.start()
+    gate = tmp_path / "gate"
+    ids = await board.jobs.enqueue_many("wait", [{"path": str(gate)}] * 50)
+    await board.reach(50, "running")
+    survivor = await daemons.start()
+    # Only who was confirmed for a whole lease may take others for dead.
+    await board.confirmed(survivor.worker, seconds=LEASE)
+    victim.kill()
+    died = time.monotonic()
+    gate.touch()
+    await board.reach(50, "succeeded", timeout=LEASE + 5)
+    print("AGAIN", time.monotonic() - died)
+    assert await board.runs(ids) == dict.fromkeys(ids, 2)
+
+
+async def test_a_worker_that_was_stopped_past_its_lease_changes_nothing_and_works_again(
+    daemons: Daemons, board: Board, tmp_path: Path
+):
+    sleeper = await daemons.start("--only", "worker")
+    gate = tmp_path / "gate"
+    await board.jobs.enqueue_many("wait", [{"path": str(gate)}] * 20)
+    await board.reach(20, "running")
+    sleeper.signal(signal.SIGSTOP)
+    other = await daemons.start()
+    await other.logged("jobs of lost workers put back")
+    gate.touch()  # the stopped one will find its handlers done, too
+    await board.reach(20, "succeeded")
+    before = await board.query("select * from jobd.job_history order by id")
+    sleeper.signal(signal.SIGCONT)
+    await sleeper.logged("took this worker for dead")
+    assert await board.query("select * from jobd.job_history order by id") == before
+    assert all(row["claim_no"] == 4 and row["worker_id"] == before[0]["worker_id"] for row in before)
+    other.terminate()
+    assert await other.ended() == 0
+    again = await board.jobs.enqueue("add", {"a": 1, "b": 2})
+    assert (await board.jobs.wait(again.id, timeout=10)).result == 3
+    assert sleeper.alive

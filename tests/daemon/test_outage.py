@@ -1,0 +1,136 @@
+"""The database goes away and comes back: nothing is lost, nothing is counted against anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.daemon.board import Board, board_on
+from tests.daemon.daemons import Daemons, daemons_on
+from tests.daemon.outage import outage, prepare
+from tests.postgres import PostgresServer
+
+
+@pytest.fixture
+def own_database_url(own_postgres: PostgresServer) -> str:
+    return prepare(own_postgres)
+
+
+@pytest.fixture
+async def daemons(own_database_url: str) -> AsyncIterator[Daemons]:
+    async with daemons_on(own_database_url) as daemons:
+        yield daemons
+
+
+@pytest.fixture
+async def board(own_database_url: str) -> AsyncIterator[Board]:
+    async with board_on(own_database_url) as board:
+        yield board
+
+
+async def test_an_immediate_restart_under_load_loses_no_job_and_ends_each_once(
+    own_postgres: PostgresServer, daemons: Daemons, board: Board
+):
+    working = [await daemons.start(lease="10s") for _ in range(2)]
+    rng = random.Random(7)
+    payloads = [{"seconds": rng.uniform(0, 0.3)} for _ in range(1500)]
+    ids = await board.jobs.enqueue_many("nap", payloads)
+    await board.reach(300, "succeeded", timeout=30)
+    async with outage(own_postgres, seconds=0):
+        pass
+    await board.reach(1500, "succeeded", timeout=30)
+    assert await board.query("select id from jobd.all_jobs where crashes > 0 or state <> 'succeeded'") == []
+    assert len(await board.runs(ids)) == 1500
+    for daemon in working:
+        daemon.terminate()
+        assert await daemon.ended() == 0
+
+
+@pytest.mark.parametrize(
+    ("lease", "heartbeat", "seconds"),
+    [
+        ("2s", "0.5s", 6),
+        pytest.param("30s", "10s", 120, marks=[pytest.mark.slow, pytest.mark.timeout(300)]),
+    ],
+)
+async def test_an_outage_longer_than_every_lease_loses_no_result_and_counts_no_crash(
+    own_postgres: PostgresServer,
+    daemons: Daemons,
+    board: Board,
+    tmp_path: Path,
+    lease: str,
+    heartbeat: str,
+    seconds: float,
+):
+    settings = {"lease": lease, "heartbeat": heartbeat}
+    working = [await daemons.start("--concurrency", "20", **settings) for _ in range(2)]
+    soon, late = tmp_path / "soon", tmp_path / "late"
+    ready = await board.jobs.enqueue_many("wait", [{"path": str(soon)}] * 20)
+    going_on = await board.jobs.enqueue_many("wait", [{"path": str(late)}] * 20)
+    await board.reach(40, "running")
+    async with outage(own_postgres, seconds=seconds):
+        soon.touch()  # these results are ready while nobody can write them down
+        await asyncio.gather(*[daemon.logged("lease lost", timeout=seconds) for daemon in working])
+    late.touch()
+    await board.reach(40, "succeeded", timeout=30)
+    assert await board.query("select id from jobd.all_jobs where crashes > 0 or attempt <> 1") == []
+    assert await board.runs(ready) == dict.fromkeys(ready, 1)
+    assert set((await board.runs(going_on)).values()) <= {1, 2}
+    for daemon in working:
+        assert not any("lost workers" in line["event"] for line in daemon.lines)
+        daemon.terminate()
+        assert await daemon.ended() == 0
+
+
+async def test_an_outage_shorter_than_the_lease_interrupts_no_handler(
+    own_postgres: PostgresServer, daemons: Daemons, board: Board, tmp_path: Path
+):
+    daemon = await daemons.start(lease="20s")
+    gate = tmp_path / "gate"
+    ids = await board.jobs.enqueue_many("wait", [{"path": str(gate)}] * 10)
+    await board.reach(10, "running")
+    async with outage(own_postgres, seconds=0):
+        await daemon.logged("database lost")
+    gate.touch()
+    await board.reach(10, "succeeded")
+    assert await board.runs(ids) == dict.fromkeys(ids, 1)
+
+
+async def test_a_daemon_waits_for_a_database_that_is_not_there_yet(
+    own_postgres: PostgresServer, daemons: Daemons, board: Board
+):
+    job = await board.jobs.enqueue("add", {"a": 1, "b": 2})
+    async with outage(own_postgres, seconds=0, mode="fast"):
+        daemon = await daemons.start(ready=False, migrate="auto")
+        await daemon.logged("waiting for the database")
+    await daemon.logged("started")
+    await board.in_state(job.id, "succeeded")
+
+
+async def test_a_daemon_that_waits_for_its_database_still_ends_on_sigterm(
+    own_postgres: PostgresServer, daemons: Daemons
+):
+    async with outage(own_postgres, seconds=0, mode="fast"):
+        daemon = await daemons.start(ready=False)
+        await daemon.logged("waiting for the database")
+        daemon.terminate()
+        assert await daemon.ended() == 0
+
+
+async def test_a_daemon_that_ends_during_an_outage_says_what_it_could_not_write(
+    own_postgres: PostgresServer, daemons: Daemons, board: Board, tmp_path: Path
+):
+    daemon = await daemons.start()
+    gate = tmp_path / "gate"
+    job = await board.jobs.enqueue("wait", {"path": str(gate)})
+    await board.in_state(job.id, "running")
+    async with outage(own_postgres, seconds=0, mode="fast"):
+        gate.touch()
+        daemon.terminate()
+        daemon.terminate()
+        assert await daemon.ended(timeout=40) == 1
+        assert (await daemon.logged("could not be written"))["lost"] == 1

@@ -1,0 +1,212 @@
+"""The table of bad inputs, row by row: what is refused before anything reaches the database.
+
+The rows that need a database are in test_bad_inputs_stored.py, those of the command line in
+test_bad_inputs_commands.py; the texts stand in docs/errors.md alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import pytest
+
+from jobd import JobContext, Jobs
+from tests.edges import bad_inputs, test_bad_inputs_commands, test_bad_inputs_stored
+
+ROWS = bad_inputs.read_rows()
+
+# Nobody answers there: whatever is not refused before a statement is sent fails otherwise.
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+
+
+def nested(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+def payload(value: Any) -> Callable[[Jobs], Any]:
+    return lambda jobs: jobs.enqueue("noop", value)
+
+
+def resize(value: Any) -> Callable[[Jobs], Any]:
+    return lambda jobs: jobs.enqueue("resize", value)
+
+
+def option(**options: Any) -> Callable[[Jobs], Any]:
+    return lambda jobs: jobs.enqueue("noop", {}, **options)
+
+
+PAYLOADS: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
+    "payload-nul": (payload({"name": "a\0b"}), ("$.name", "index 1", "remove it")),
+    "payload-surrogate": (payload({"names": ["a", "\ud800"]}), ("$.names[1]", "U+D800", "remove it")),
+    "payload-nan": (payload({"ratio": math.nan}), ("$.ratio", "NaN", "send null")),
+    "payload-huge-integer": (payload({"n": 10**4_999}), ("$.n", "64 bits", "as a string")),
+    "payload-key-type": (payload({"sizes": {1: "s"}}), ("$.sizes", "int", "use str(key)")),
+    "payload-bytes": (payload({"image": b"GIF89a"}), ("$.image", "bytes", "base64")),
+    "payload-object": (payload({"user": object()}), ("$.user", "object", "pydantic model")),
+    "payload-too-large": (payload({"image": "x" * 300_000}), ("$.image", "300,012", "raise max_payload")),
+    "payload-too-deep": (payload(nested(65)), ("$.a.a", "64 levels", "flatten it")),
+    "payload-misfit": (resize({"key": 5}), ("$.key", "an integer", "handler 'resize' takes")),
+    "payload-missing-key": (resize({}), ("$.key", "missing", "handler 'resize' takes")),
+    "payload-unexpected-key": (resize({"key": "a", "widht": 3}), ("$.widht", "did you mean 'width'?")),
+    "payload-of-many": (
+        lambda jobs: jobs.enqueue_many("noop", [{"n": 1}, {"n": math.inf}]),
+        ("$[1].n", "Infinity", "send null"),
+    ),
+    "payloads-not-a-list": (
+        lambda jobs: jobs.enqueue_many("noop", {"n": 1}),
+        ("$", "dict", "give a list of payloads"),
+    ),
+}
+
+OPTIONS: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
+    "option-unknown": (option(prioritty=5), ("prioritty", "did you mean priority?")),
+    "option-of-one-job": (
+        lambda jobs: jobs.enqueue_many("noop", [{}], unique_key="a"),  # type: ignore[call-arg]
+        ("unique_key", "use enqueue"),
+    ),
+    "run-at-naive": (
+        option(run_at=datetime(2030, 1, 1)),
+        ("run_at", "datetime(2030, 1, 1", "with a time zone"),
+    ),
+    "run-at-and-delay": (
+        option(run_at=datetime(2030, 1, 1, tzinfo=UTC), delay="5s"),
+        ("delay", "'5s'", "run_at", "give one of them"),
+    ),
+    "delay-nonsense": (option(delay="5 minutes"), ("delay", "'5 minutes'", '"15m"')),
+    "delay-negative": (option(delay=-5), ("delay", "-5", "must not be negative")),
+    "kind-name": (lambda jobs: jobs.enqueue("send mail", {}), ("kind", "'send mail'", "A-Z a-z 0-9")),
+    "queue-name": (option(queue="high/priority"), ("queue", "'high/priority'", "A-Z a-z 0-9")),
+    "priority-type": (option(priority="high"), ("priority", "'high'", "whole number")),
+    "priority-range": (option(priority=2**31), ("priority", "2147483648", "to 2147483647")),
+    "max-attempts": (option(max_attempts=0), ("max_attempts", "0", "from 1")),
+    "timeout-zero": (option(timeout=0), ("timeout", "0", "leave it out")),
+    "deadline-policy": (option(deadline_policy="skip"), ("deadline_policy", "'skip'", "'run' or 'drop'")),
+    "deadline-without-tolerance": (
+        option(deadline_policy="drop"),
+        ("deadline_policy", "'drop'", "needs a delay_tolerance"),
+    ),
+    "unique-key-length": (option(unique_key="k" * 501), ("unique_key", "'kkk", "take a hash")),
+    "tenant-length": (option(tenant_id="t" * 256), ("tenant_id", "'ttt", "at most 255 bytes")),
+    "backoff-name": (option(backoff="quadratic"), ("backoff", "'quadratic'", '"exponential"')),
+    "backoff-function": (option(backoff=lambda attempt: 3), ("backoff", "lambda", "@jobs.handler")),
+    "tags-text": (option(tags="urgent"), ("tags", "'urgent'", "list of strings")),
+    "id-text": (option(id="17"), ("id", "'17'", "like 0189")),
+    "function-unregistered": (
+        lambda jobs: jobs.enqueue(nested, {}),
+        ("nested", "@jobs.handler", "enqueue by kind"),
+    ),
+    "connection-type": (option(connection=NOWHERE), ("connection", "str", "take a connection first")),
+    "database-url-missing": (
+        lambda jobs: Jobs().client,
+        ("JOBD_DATABASE_URL", "None", "Jobs(database_url=...)"),
+    ),
+}
+
+
+def positional(*keys: str) -> None: ...
+
+
+def generator(key: str) -> Any:
+    yield key
+
+
+async def database(connection: asyncpg.Connection[Any], key: str) -> None: ...
+
+
+async def by_context(ctx: JobContext) -> None: ...
+
+
+def plain(ctx: JobContext) -> None: ...
+
+
+def local_function() -> Callable[[str], None]:
+    def inner(key: str) -> None: ...
+
+    return inner
+
+
+def prepared(function: Any, **rules: Any) -> Callable[[Jobs], Any]:
+    """Declared, and looked at as a daemon does when it starts."""
+
+    def declare(jobs: Jobs) -> None:
+        jobs.handler("thumb", **rules)(function)
+        jobs.registry.prepare([])
+
+    return declare
+
+
+HANDLERS: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
+    "kind-taken": (
+        lambda jobs: jobs.handler("resize")(by_context),
+        ("'resize'", "by_context", "another kind"),
+    ),
+    "handler-kind-name": (lambda jobs: jobs.handler("send mail")(by_context), ("'send mail'", "A-Z a-z")),
+    "handler-positional": (prepared(positional), ("'thumb'", "'keys'", "name the parameters")),
+    "handler-generator": (prepared(generator), ("'thumb'", "generator", "return a value")),
+    "handler-class": (prepared(JobContext), ("'thumb'", "JobContext", "declare a function")),
+    "handler-parameter": (
+        prepared(database),
+        ("'thumb'", "'connection'", "Connection", "register the resource"),
+    ),
+    "handler-timeout": (
+        prepared(by_context, timeout="soon"),
+        ("timeout of handler 'thumb'", "'soon'", '"30s"'),
+    ),
+    "handler-coroutine-in-thread": (
+        prepared(by_context, run_in="thread"),
+        ("'thumb'", "coroutine", "leave run_in out"),
+    ),
+    "handler-local-in-process": (
+        prepared(local_function(), run_in="process"),
+        ("'thumb'", "inside a function", "top of a module"),
+    ),
+    "handler-context-in-process": (
+        prepared(plain, run_in="process"),
+        ("'thumb'", "'ctx'", "run it in a thread"),
+    ),
+    "middleware-plain": (lambda jobs: jobs.middleware(plain), ("plain", "async def name(ctx, call_next)")),  # type: ignore[arg-type]
+    "resource-twice": (
+        lambda jobs: [jobs.resource(int, 1), jobs.resource(int, 2)],
+        ("int", "one per type"),
+    ),
+}
+
+REFUSED = PAYLOADS | OPTIONS | HANDLERS
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Jobs:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("JOBD_DATABASE_URL", raising=False)
+    jobs = Jobs(NOWHERE)
+
+    @jobs.handler("resize")
+    async def resize(key: str, width: int = 100) -> None: ...
+
+    return jobs
+
+
+@pytest.mark.parametrize("row", REFUSED)
+async def test_it_is_refused_in_words_that_name_place_value_and_remedy(row: str, jobs: Jobs):
+    act, names = REFUSED[row]
+    with pytest.raises(Exception) as refusal:
+        answer = act(jobs)
+        if inspect.isawaitable(answer):
+            await answer
+    ROWS[row].check(refusal.type.__name__, str(refusal.value), *names)
+
+
+def test_every_row_of_the_page_is_shown_by_a_test_and_every_test_has_its_row():
+    import tests.edges.test_bad_inputs as here
+
+    modules = (here, test_bad_inputs_stored, test_bad_inputs_commands)
+    shown = [row for module in modules for row in bad_inputs.shown_in(module)]
+    assert sorted(shown) == sorted(ROWS)

@@ -1,0 +1,215 @@
+"""The verbs about jobs, against a real database: what is typed, what is stored, what is printed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from jobd.door import Link
+from tests.edges.command import in_database, jobd
+from tests.factories import make_job, make_jobs
+
+NOBODY = "0192f0c1-22e5-7d3c-8a54-5f1f3a1f9f10"
+
+APP = """
+from jobd import Jobs
+
+jobs = Jobs()
+
+@jobs.handler("resize", queue="images")
+async def resize(key: str) -> None: ...
+"""
+
+
+def stored(url: str, **columns: Any) -> UUID:
+    async def work(link: Link) -> UUID:
+        return await make_job(link, **columns)
+
+    return in_database(url, work)
+
+
+def shown(id: object) -> Any:
+    return jobd("show", id, "--json").json
+
+
+def test_enqueue_prints_the_id_and_stores_the_payload(shell: str) -> None:
+    id = jobd("enqueue", "resize", '{"key": "ä.png"}').word
+    job = shown(id)
+    assert (job["kind"], job["queue"], job["state"]) == ("resize", "default", "ready")
+    assert job["payload"] == {"key": "ä.png"}
+
+
+def test_enqueue_reads_the_payload_from_stdin(shell: str) -> None:
+    id = jobd("enqueue", "resize", "-", stdin='{"key": "b.png"}').word
+    assert shown(id)["payload"] == {"key": "b.png"}
+
+
+def test_enqueue_without_a_payload_stores_an_empty_one(shell: str) -> None:
+    assert shown(jobd("enqueue", "tidy").word)["payload"] == {}
+
+
+def test_enqueue_passes_every_option_on(shell: str) -> None:
+    words = ("--in", "1h", "--queue", "slow", "--priority", "-3", "--tenant", "t1", "--unique-key", "k")
+    id = jobd("enqueue", "tidy", *words, "--max-attempts", 4, "--tag", "a", "--tag", "b").word
+    job = shown(id)
+    assert job["state"] == "scheduled"
+    assert (job["queue"], job["priority"], job["tenant_id"], job["unique_key"]) == ("slow", -3, "t1", "k")
+    assert (job["max_attempts"], job["headers"]["tags"]) == (4, ["a", "b"])
+
+
+def test_enqueue_at_an_instant_without_an_offset_means_local_time(
+    shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        id = jobd("enqueue", "tidy", "--at", "2099-01-02T08:00").word
+        assert "2099-01-02 08:00:00 CET" in jobd("show", id).out
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_enqueue_at_an_instant_with_an_offset_means_that_one(shell: str) -> None:
+    id = jobd("enqueue", "tidy", "--at", "2099-01-02T08:00+01:00").word
+    assert datetime.fromisoformat(shown(id)["run_at"]) == datetime(2099, 1, 2, 7, tzinfo=UTC)
+
+
+def test_enqueue_of_a_taken_unique_key_prints_the_holder_and_says_so(shell: str) -> None:
+    first = jobd("enqueue", "tidy", "--unique-key", "k").word
+    second = jobd("enqueue", "tidy", "--unique-key", "k")
+    assert second.word == first
+    assert "nothing new" in second.err
+
+
+def test_enqueue_with_json_tells_whether_the_job_is_new(shell: str) -> None:
+    id = str(uuid4())
+    assert jobd("enqueue", "tidy", "--id", id, "--json").json == {"id": id, "created": True}
+    assert jobd("enqueue", "tidy", "--id", id, "--json").json == {"id": id, "created": False}
+
+
+def test_enqueue_with_an_application_uses_its_handlers_queue(shell: str, folder: Path) -> None:
+    (folder / "gallery.py").write_text(APP)
+    id = jobd("enqueue", "resize", '{"key": "a"}', "--app", "gallery:jobs").word
+    assert shown(id)["queue"] == "images"
+
+
+def test_enqueue_waits_no_longer_than_its_timeout(shell: str) -> None:
+    answer = jobd("enqueue", "tidy", "--wait", "--timeout", "10ms", code=1)
+    assert "is still ready after 0.01 s" in answer.err
+
+
+def test_enqueue_waits_for_a_job_that_has_ended_already(shell: str) -> None:
+    id = stored(shell, state="succeeded", kind="tidy")
+    assert jobd("enqueue", "tidy", "--id", id, "--wait").err.endswith("succeeded\n")
+
+
+def test_enqueue_waiting_for_a_dead_job_ends_with_1_and_tells_why(shell: str) -> None:
+    error = {"attempt": 1, "type": "ValueError", "message": "no\x1b[2Jsuch file", "traceback": ""}
+    id = stored(shell, state="dead", kind="tidy", errors=[error])
+    answer = jobd("enqueue", "tidy", "--id", id, "--wait", code=1)
+    assert "dead: ValueError: no\\x1b[2Jsuch file" in answer.err
+
+
+def test_list_filters_and_shows_the_newest_first(shell: str) -> None:
+    old, new = (str(id) for id in in_database(shell, lambda link: make_jobs(link, 2, kind="tidy")))
+    stored(shell, kind="other")
+    answer = jobd("list", "--kind", "tidy", "--state", "ready", "--json")
+    assert [job["id"] for job in answer.json] == [new, old]
+    table = jobd("list", "--kind", "tidy").out.splitlines()
+    assert table[0].split()[:4] == ["id", "kind", "queue", "state"]
+    assert [line.split()[0] for line in table[1:]] == [new, old]
+
+
+def test_list_goes_on_where_the_page_before_ended(shell: str) -> None:
+    ids = [str(id) for id in in_database(shell, lambda link: make_jobs(link, 3))]
+    page = jobd("list", "--limit", 1, "--before", ids[2], "--json").json
+    assert [job["id"] for job in page] == [ids[1]]
+
+
+def test_list_of_nothing_prints_nothing_on_stdout(shell: str) -> None:
+    answer = jobd("list")
+    assert (answer.out, answer.err) == ("", "no jobs\n")
+
+
+def test_show_prints_payload_result_and_errors_for_people(shell: str) -> None:
+    error = {
+        "attempt": 1,
+        "at": "2026-01-01T00:00:00+00:00",
+        "type": "KeyError",
+        "message": "'x'",
+        "traceback": "Traceback (most recent call last):\n  File ...\nKeyError: 'x'",
+    }
+    id = stored(shell, state="succeeded", payload={"a": 1}, result=[2], errors=[error], attempt=2)
+    out = jobd("show", id).out
+    assert "state        succeeded" in out
+    assert '"a": 1' in out
+    assert "error of attempt 1" in out
+    assert out.count("KeyError: 'x'") == 1
+
+
+def test_show_with_json_has_instants_in_iso_and_durations_in_seconds(shell: str) -> None:
+    job = shown(stored(shell, timeout=timedelta(minutes=2)))
+    assert datetime.fromisoformat(job["created_at"]).utcoffset() == timedelta(0)
+    assert job["timeout_seconds"] == 120.0
+
+
+def test_nothing_that_a_terminal_would_act_upon_is_printed(shell: str) -> None:
+    hostile = "\x1b]0;owned\x07 \x9b31m \u202egnp.exe \r\n fake line"
+    id = stored(
+        shell, state="dead", payload={"name": hostile}, result=hostile, tenant_id=hostile, reason=hostile
+    )
+    printed = [jobd("show", id).out, jobd("list").out, jobd("show", id, "--json").out]
+    for text in printed:
+        assert not {"\x1b", "\x07", "\x9b", "\u202e", "\r"} & set(text)
+    assert "\\x1b]0;owned\\x07" in printed[0]
+    assert shown(id)["payload"]["name"] == hostile
+    assert len(printed[1].splitlines()) == 2
+
+
+def test_cancel_ends_a_waiting_job(shell: str) -> None:
+    id = stored(shell, state="ready")
+    assert jobd("cancel", id, "--reason", "not needed").word == f"cancelled {id}"
+    assert (shown(id)["state"], shown(id)["reason"]) == ("cancelled", "not needed")
+
+
+def test_cancel_of_a_running_job_is_a_request(shell: str) -> None:
+    id = stored(shell, state="running")
+    assert jobd("cancel", id).word == f"asked the worker to stop {id}"
+    assert shown(id)["cancel_requested_at"] is not None
+
+
+def test_retry_makes_a_finished_job_ready_again(shell: str) -> None:
+    id = stored(shell, state="dead")
+    assert jobd("retry", id).word == f"ready {id} (generation 1)"
+
+
+def test_moves_that_are_refused_do_not_hold_up_the_others(shell: str) -> None:
+    running, dead = stored(shell, state="running"), stored(shell, state="dead")
+    answer = jobd("retry", running, NOBODY, dead, code=1)
+    assert answer.word == f"ready {dead} (generation 1)"
+    assert f"cannot retry job {running}: it is running" in answer.err
+    assert f"no job {NOBODY}" in answer.err
+
+
+def test_reschedule_moves_a_job_in_time(shell: str) -> None:
+    id = stored(shell, state="ready")
+    assert jobd("reschedule", id, "--in", "1h", "--priority", 7).word == f"scheduled {id}"
+    assert shown(id)["priority"] == 7
+
+
+def test_reschedule_to_now_makes_a_scheduled_job_ready(shell: str) -> None:
+    id = stored(shell, state="scheduled")
+    assert jobd("reschedule", id, "--now").word == f"ready {id}"
+
+
+def test_delete_removes_a_job(shell: str) -> None:
+    id = stored(shell, state="dead")
+    assert jobd("delete", id).word == f"deleted {id}"
+    assert "no job" in jobd("show", id, code=1).err

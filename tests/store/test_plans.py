@@ -1,0 +1,120 @@
+"""The hot statements read little more than they return, at a million rows and whatever the statistics say.
+
+A queue's statistics are always stale: they were gathered when it was empty, or full of something else.
+What is asserted is the generic plan, which a prepared statement gets after five executions, and the
+rows that it really read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from jobd import sql
+from tests.postgres import PostgresServer
+from tests.store.million import BATCH, QUEUES, STATISTICS, WORKER, Million, Reading, million
+
+pytestmark = pytest.mark.timeout(180)
+
+LIFECYCLE = sql.blocks("lifecycle")
+
+
+@pytest.fixture(scope="module")
+def everything(postgres: PostgresServer, migrated_template: str) -> Iterator[Million]:
+    with postgres.database(migrated_template) as name, million(postgres.dsn(name)) as jobs:
+        yield jobs
+
+
+@pytest.fixture(params=STATISTICS)
+def jobs(everything: Million, request: pytest.FixtureRequest) -> Million:
+    everything.assume(request.param)
+    return everything
+
+
+def claim(jobs: Million, rooms: dict[str, int], *, suspects: int) -> Reading:
+    return jobs.explain(
+        LIFECYCLE["claim"],
+        {
+            "worker_id": WORKER,
+            "queues": list(rooms),
+            "rooms": list(rooms.values()),
+            "limited": [False] * len(rooms),
+            "limited_kinds": [],
+            "skipped_kinds": [],
+            "suspects": suspects,
+        },
+    )
+
+
+def finish(jobs: Million, states: list[str]) -> Reading:
+    count = BATCH // len(states)
+    ids = jobs.ids(f"worker_id = '{WORKER}'", count * len(states))
+    nothing = [None] * len(ids)
+    return jobs.explain(
+        LIFECYCLE["finish"],
+        {
+            "ids": ids,
+            "claim_nos": [1] * len(ids),
+            "states": states * count,
+            "reasons": nothing,
+            "delays": nothing,
+            "unburned": [False] * len(ids),
+            "results": nothing,
+            "errors": nothing,
+        },
+    )
+
+
+def assert_reads(reading: Reading, returned: int) -> None:
+    assert reading.returned == returned
+    assert "Seq Scan" not in reading.scans, reading.plan
+    assert reading.rows <= 4 * max(returned, 1), reading.plan
+
+
+@pytest.mark.parametrize("suspects", [0, 1])
+@pytest.mark.parametrize("queues", [QUEUES, QUEUES[:1]])
+def test_claim_reads_what_it_takes(jobs: Million, queues: tuple[str, ...], suspects: int):
+    reading = claim(jobs, dict.fromkeys(queues, BATCH // len(queues)), suspects=suspects)
+    assert_reads(reading, BATCH)
+
+
+def test_stage_reads_what_it_moves(jobs: Million):
+    reading = jobs.explain(LIFECYCLE["stage"], {"batch": BATCH})
+    assert "Seq Scan" not in reading.scans, reading.plan
+    assert BATCH <= reading.rows <= 4 * BATCH, reading.plan
+
+
+@pytest.mark.parametrize("states", [["succeeded"], ["scheduled"], ["succeeded", "dead", "scheduled", "ready"]])
+def test_finish_reads_what_it_ends(jobs: Million, states: list[str]):
+    assert_reads(finish(jobs, states), BATCH)
+
+
+def test_the_row_of_the_history_is_made_without_calling_a_function(jobs: Million):
+    """`jobd.ended` is put into the statement by the planner; called for each row, it doubles the cost."""
+    assert "ended" not in finish(jobs, ["succeeded"]).functions
+
+
+def test_rescue_reads_what_runs(jobs: Million):
+    assert_reads(jobs.explain(LIFECYCLE["rescue"], {"batch": BATCH, "crash_limit": 3}), BATCH)
+
+
+def test_release_reads_what_it_gives_back(jobs: Million):
+    ids = jobs.ids(f"worker_id = '{WORKER}'", BATCH)
+    assert_reads(jobs.explain(LIFECYCLE["release"], {"ids": ids, "claim_nos": [1] * BATCH}), BATCH)
+
+
+def test_expire_reads_what_has_expired_and_no_more(jobs: Million):
+    reading = jobs.explain(LIFECYCLE["expire"], {"batch": BATCH})
+    assert "Seq Scan" not in reading.scans, reading.plan
+    assert reading.rows <= 4 * BATCH, reading.plan
+
+
+def test_the_next_due_job_is_one_row(jobs: Million):
+    assert_reads(jobs.explain(LIFECYCLE["next_due"], {}), 1)
+
+
+def test_one_job_is_found_by_its_id(jobs: Million):
+    (id,) = jobs.ids(f"worker_id = '{WORKER}'", 1)
+    assert_reads(jobs.explain(LIFECYCLE["progress"], {"id": id, "claim_no": 1, "progress": "{}"}), 1)
+    assert_reads(jobs.explain(LIFECYCLE["cancel"], {"id": id, "reason": "x"}), 1)
