@@ -93,7 +93,15 @@ def _run_worker(url: str, concurrency: int) -> float:
     subprocess.run(
         [
             *(sys.executable, "-m", "jobd", "run", "--app", "benchmarks.handlers:jobs"),
-            *("--concurrency", str(concurrency), "--until-idle", "--http-port", "0", "--log-level", "warning"),
+            *(
+                "--concurrency",
+                str(concurrency),
+                "--until-idle",
+                "--http-port",
+                "0",
+                "--log-level",
+                "warning",
+            ),
         ],
         env={**os.environ, "JOBD_DATABASE_URL": url},
         check=True,
@@ -111,5 +119,7 @@ async def _commits(connection: Any) -> int:
     await connection.execute("select pg_stat_force_next_flush()")
     await connection.execute("select pg_stat_clear_snapshot()")
     return int(
-        await connection.fetchval("select xact_commit from pg_stat_database where datname = current_database()")
+        await connection.fetchval(
+            "select xact_commit from pg_stat_database where datname = current_database()"
+        )
     )

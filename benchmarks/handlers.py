@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from jobd import Jobs
 
 jobs = Jobs()
@@ -10,3 +12,9 @@ jobs = Jobs()
 @jobs.handler("noop")
 async def noop(n: int) -> None:
     """Nothing: what is measured is everything around it."""
+
+
+@jobs.handler("clock")
+async def clock() -> float:
+    """When this line ran."""
+    return time.time()

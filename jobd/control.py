@@ -1,6 +1,7 @@
 """The second thread of a worker process: a loop of its own, so that no handler can stop it.
 
     heartbeat, its watch   lease, fence                 always
+    last resort            an end without the work loop a process of its own
     pulse                  how late the work loop is    always
     notifier               hints                        worker
     maintenance            stage, expire, rescue        worker, scheduler
@@ -74,7 +75,7 @@ class ControlThread:
     async def stop(self, *names: str) -> None:
         """Cancel these services and wait for their ends; from another loop. Unknown names are fine."""
         with contextlib.suppress(ControlEnded):
-            await self.asked(self._stop(names))
+            await self.asked(self.stopped(*names))
 
     async def end(self) -> None:
         """Stop every service and the thread; from another loop."""
@@ -83,7 +84,8 @@ class ControlThread:
         self.loop.call_soon_threadsafe(self._ended.set)
         await asyncio.to_thread(self._thread.join, 10)
 
-    async def _stop(self, names: tuple[str, ...]) -> None:
+    async def stopped(self, *names: str) -> None:
+        """`stop`, from this thread's loop."""
         tasks = [task for name in names if (task := self._services.pop(name, None)) is not None]
         for task in tasks:
             task.cancel()
@@ -135,3 +137,38 @@ class Pulse:
         if (asked := self._asked_at) is not None:
             self._last = time.monotonic() - asked
             self._asked_at = None
+
+
+class LastResort:
+    """Ends a process that was told to, when a handler blocks the work loop for good.
+
+    The loop then never learns of the signal; this is told by Python's own signal handler, which runs
+    between two instructions of whatever the main thread does.
+    """
+
+    def __init__(
+        self, pulse: Pulse, *, grace: float, patience: float, end: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """`end` is called when handlers had their `grace` (a second signal cuts it), then `patience` to be
+        cancelled, and the loop has not turned for all of the latter."""
+        self._pulse = pulse
+        self._grace = grace
+        self._patience = patience
+        self._end = end
+        self._due: float | None = None
+
+    def told(self) -> None:
+        """SIGTERM or SIGINT came. From a signal handler."""
+        now = time.monotonic()
+        self._due = now + self._patience + (self._grace if self._due is None else 0.0)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            await asyncio.sleep(PULSE_SECONDS)
+            if (
+                self._due is not None
+                and time.monotonic() >= self._due
+                and self._pulse.lag >= self._patience
+            ):
+                await self._end()

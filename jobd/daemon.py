@@ -6,8 +6,8 @@
                3  those that have not are cancelled, their jobs handed back unburned
                4  what has ended is made durable
                5  heartbeat resigns, HTTP closes
-    exit       0 nothing was lost from memory; 1 something was; 70 the lease ran out under a handler that
-               could not be stopped
+    exit       0 nothing was lost from memory; 1 something was; 70 a handler could not be stopped: the lease
+               ran out under it, or it blocked the loop for good
 
 The one module that knows everybody; nobody imports it but the CLI (and `Jobs.running`, by name).
 """
@@ -27,7 +27,7 @@ from uuid import UUID
 from jobd import migrate
 from jobd.app import Jobs
 from jobd.assembly import Assembly, add_built_in_handlers, served_queues
-from jobd.control import ControlThread, Pulse
+from jobd.control import ControlThread, LastResort, Pulse
 from jobd.engine.calling import Caller
 from jobd.engine.executor import Executor
 from jobd.engine.finisher import Finisher
@@ -89,6 +89,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._idle = asyncio.Event()
+        self._last_resort: LastResort | None = None
         self._loop = asyncio.get_running_loop()
         JobLog(self._parts.heard, self.log, level=logging.getLevelNamesMapping()[settings.log_level.upper()])
 
@@ -97,6 +98,11 @@ class Daemon:
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()
+
+    def told_to_stop(self) -> None:
+        """A signal came. Called by Python's signal handler, which a blocked loop does not delay."""
+        if self._last_resort is not None:
+            self._last_resort.told()
 
     async def run(self) -> int:
         """Work until stopped; return the exit code."""
@@ -165,6 +171,14 @@ class Daemon:
             control.spawn("pulse", pulse.run)
             control.spawn("heartbeat", heartbeat.run)
             control.spawn("watch", heartbeat.watch)
+            if self.standalone:
+                self._last_resort = LastResort(
+                    pulse,
+                    grace=self.settings.shutdown_grace.total_seconds(),
+                    patience=CANCEL_SECONDS,
+                    end=lambda: self._end_without_loop(control, heartbeat, leader),
+                )
+                control.spawn("last resort", self._last_resort.run)
             if "worker" in self.roles or "scheduler" in self.roles:
                 control.spawn("maintenance", parts.maintenance(on_staged=self._on_work).run)
             if leader is not None:
@@ -244,6 +258,7 @@ class Daemon:
             self.log.warning("stopping handlers that have not ended", running=executor.busy)
             executor.stop_all(Stop.SHUTDOWN)
             await self._handlers_ended(executor, CANCEL_SECONDS)
+        executor.leave()
         threads_ended = await caller.close()
         if not await finisher.drained(FLUSH_SECONDS):
             self.exit_code = 1
@@ -280,18 +295,29 @@ class Daemon:
     async def _goodbye(self, control: ControlThread, heartbeat: Heartbeat, leader: Leader | None) -> None:
         """Tell the database; without it the lease simply runs out."""
 
-        async def farewell() -> None:
-            async with asyncio.timeout(3):
-                if leader is not None:
-                    await leader.abdicate()
-                await heartbeat.resign()
-
         try:
-            await control.asked(farewell())
+            await control.asked(self._farewell(heartbeat, leader))
         except (JobdError, TimeoutError) as error:
             self.log.warning("could not resign: the lease will run out by itself", detail=str(error))
 
     # Called on the control thread.
+
+    async def _farewell(self, heartbeat: Heartbeat, leader: Leader | None) -> None:
+        async with asyncio.timeout(3):
+            if leader is not None:
+                await leader.abdicate()
+            await heartbeat.resign()
+
+    async def _end_without_loop(
+        self, control: ControlThread, heartbeat: Heartbeat, leader: Leader | None
+    ) -> None:
+        """The work loop is blocked for good and the process was told to end: hand back what it holds, and go."""
+        running = [str(run.claim.id) for run in self._parts.holdings.runs() if run.active]
+        self.log.critical("told to end, but a handler blocks the loop; ending without it", running=running)
+        await control.stopped("heartbeat", "watch", "notifier", "leader", "maintenance")
+        with contextlib.suppress(JobdError, TimeoutError):
+            await self._farewell(heartbeat, leader)
+        os._exit(FENCED)
 
     def _on_work(self) -> None:
         if self._producer is not None:
@@ -385,6 +411,9 @@ def run_forever(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, daemon.stop)
+            # In place of the loop's own, which does nothing: the loop is told through its wakeup descriptor.
+            signal.signal(number, lambda *_: daemon.told_to_stop())
+            signal.siginterrupt(number, False)
         return await daemon.run()
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -19,6 +19,7 @@ import asyncpg
 
 from jobd.errors import (
     CallTimeout,
+    ConfigError,
     DatabaseUnavailable,
     JobdError,
     PartitionMissing,
@@ -30,16 +31,25 @@ from jobd.errors import (
 if TYPE_CHECKING:
     from jobd.sql import Block
 
+    _Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    _Connection = asyncpg.Connection
+
 Record = asyncpg.Record
 
 CONNECT_TIMEOUT = 5.0
 STATEMENT_TIMEOUT = 30.0
 
+# What our sessions are, whatever the role or the database prefers.
+SESSION = (
+    "set session characteristics as transaction isolation level read committed, read write; set jit = off"
+)
 
 # SQLSTATE, or its first two characters, and what it means for the caller. 25006: a standby after a failover.
-UNAVAILABLE = ("08", "53", "57P", "58", "25006", "XX", "28", "3D000")
-PERMANENT = ("28", "3D000")
-TRANSIENT = ("40001", "40P01", "55P03")
+# 57014: somebody cancelled the statement, or the role has a statement_timeout.
+UNAVAILABLE = ("08", "53", "57P", "58", "25006", "XX", "28", "3D000", "42501")
+PERMANENT = ("28", "3D000", "42501")
+TRANSIENT = ("40001", "40P01", "55P03", "57014")
 SCHEMA_MISSING = ("42P01", "3F000", "42883", "42703")
 
 
@@ -107,24 +117,25 @@ class Database:
         try:
             keep_alive(connection)
             if self._prepared:
-                await connection.execute(
-                    "set session characteristics as transaction isolation level read committed, read write;"
-                    "set jit = off"
-                )
+                await connection.execute(SESSION)
         except BaseException:
             connection.terminate()
             raise
         return connection
 
     async def _open(self, prepares: bool) -> asyncpg.Connection[Record]:
-        return await asyncpg.connect(
-            self.url,
-            timeout=CONNECT_TIMEOUT,
-            command_timeout=STATEMENT_TIMEOUT,
-            statement_cache_size=200 if prepares else 0,
-            max_cached_statement_lifetime=0,
-            server_settings={"application_name": self.application},
-        )
+        with self._address():
+            return await asyncpg.connect(self.url, **self._options(prepares))
+
+    @contextlib.contextmanager
+    def _address(self) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            # The driver found it before it spoke to anybody. Its words may repeat the password.
+            raise ConfigError(
+                "JOBD_DATABASE_URL", "...", "must look like postgresql://user:password@host:5432/database"
+            ) from error
 
     async def _behind_a_pooler(self) -> bool:
         """A pooler tells its clients process numbers of its own; the server behind it says another one."""
@@ -139,9 +150,16 @@ class Database:
     def pool_options(self) -> dict[str, Any]:
         """The options for a pool whose connections behave like those of `connect`."""
         return {
+            **self._options(self.prepares),
+            "init": _prepare_session if self._prepared else _prepare_pooled,
+            "connection_class": LentSession if self._prepared else LentPooled,
+        }
+
+    def _options(self, prepares: bool) -> dict[str, Any]:
+        return {
             "command_timeout": STATEMENT_TIMEOUT,
             "timeout": CONNECT_TIMEOUT,
-            "statement_cache_size": 200 if self._prepared else 0,
+            "statement_cache_size": 200 if prepares else 0,
             "max_cached_statement_lifetime": 0,
             "server_settings": {"application_name": self.application},
         }
@@ -213,6 +231,38 @@ class Link:
                 connection.terminate()
 
 
+class LentSession(_Connection):
+    """A pool's connection. What a borrower set on it is undone when it comes back."""
+
+    clean = False
+
+    def leave_clean(self) -> None:
+        """The borrower executes statements that leave nothing behind: save the round trip of a reset."""
+        self.clean = True
+
+    def get_reset_query(self) -> str:
+        """What asyncpg executes when the connection comes back, after it rolled back what was open."""
+        clean, self.clean = self.clean, False
+        return "" if clean else f"{super().get_reset_query()};{SESSION}"
+
+
+class LentPooled(LentSession):
+    """The same behind a pooler: there is no session, and a reset would hit somebody else's."""
+
+    def get_reset_query(self) -> str:
+        """Nothing; what was open is rolled back all the same."""
+        return ""
+
+
+async def _prepare_session(connection: Any) -> None:
+    keep_alive(connection)
+    await connection.execute(SESSION)
+
+
+async def _prepare_pooled(connection: Any) -> None:
+    keep_alive(connection)
+
+
 class Pool:
     """Connections for clients and handlers. Calls end within `call_timeout` seconds."""
 
@@ -234,7 +284,6 @@ class Pool:
                         self.database.url,
                         min_size=0,
                         max_size=self.size,
-                        init=_keep_alive,
                         **self.database.pool_options(),
                     )
 
@@ -252,7 +301,7 @@ class Pool:
         """Execute `block` on any connection. Raises CallTimeout when it takes too long."""
         try:
             async with asyncio.timeout(self.call_timeout) as limit:
-                async with self.connection() as connection:
+                async with self._lent(leave_clean=True) as connection:
                     with translated():
                         return await run(connection, block, args, prepares=self.database.prepares)
         except TimeoutError as error:
@@ -263,24 +312,29 @@ class Pool:
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection[Record]]:
         """A connection of one's own for as long as the block lasts."""
+        async with self._lent(leave_clean=False) as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def _lent(self, *, leave_clean: bool) -> AsyncIterator[asyncpg.Connection[Record]]:
         if self._pool is None:
             await self.open()
-        assert self._pool is not None
+        pool = self._pool
+        if pool is None:
+            raise DatabaseUnavailable("the pool is closed")
         with translated():
-            lease = await self._pool.acquire()
+            lease: Any = await pool.acquire()
+        if leave_clean:
+            lease.leave_clean()
         try:
-            yield lease  # type: ignore[misc]
+            yield lease
         except (asyncpg.ReadOnlySQLTransactionError, DatabaseUnavailable) as error:
             if isinstance(error.__cause__ or error, asyncpg.ReadOnlySQLTransactionError):
                 # A failover left us on a standby: none of these connections will ever write again.
-                await self._pool.expire_connections()
+                await pool.expire_connections()
             raise
         finally:
-            await _give_back(self._pool, lease)
-
-
-async def _keep_alive(connection: Any) -> None:
-    keep_alive(connection)
+            await _give_back(pool, lease)
 
 
 async def _give_back(pool: asyncpg.Pool[Record], lease: Any) -> None:

@@ -176,6 +176,8 @@ class EmbeddedPostgres:
                 user=self._account.pw_uid if self._account else None,
                 group=self._account.pw_gid if self._account else None,
                 extra_groups=[] if self._account else None,
+                # Ctrl-C goes to the whole foreground group: it must not end initdb or pg_ctl half-way.
+                start_new_session=True,
             )
             output.seek(0)
             done.stdout = output.read().strip()

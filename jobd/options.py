@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import Any, TypedDict
 from uuid import UUID
 
@@ -67,8 +68,12 @@ def known_options(verb: str, options: Mapping[str, Any], allowed: type) -> None:
     """Raise the TypeError that Python would for a parameter that does not exist."""
     unknown = sorted(options.keys() - allowed.__annotations__.keys() - JobOptions.__annotations__.keys())
     if unknown:
-        single = unknown[0] in EnqueueOptions.__annotations__
-        hint = " (it belongs to one job: use enqueue)" if single else ""
+        known = [*JobOptions.__annotations__, *allowed.__annotations__]
+        if unknown[0] in EnqueueOptions.__annotations__:
+            hint = " (it belongs to one job: use enqueue)"
+        else:
+            close = get_close_matches(unknown[0], known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
         raise TypeError(f"{verb}() got an unexpected keyword argument {unknown[0]!r}{hint}")
 
 

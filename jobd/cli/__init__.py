@@ -16,10 +16,10 @@ def main() -> None:
         from jobd.cli.probe import main as probe
 
         sys.exit(probe())
-    from jobd.cli.shape import report_bug
+    from jobd.cli.shape import report_unexpected
     from jobd.cli.verbs import app
 
     try:
         app(prog_name="jobd")
-    except Exception as bug:
-        sys.exit(report_bug(bug))
+    except Exception as error:
+        sys.exit(report_unexpected(error))

@@ -71,11 +71,11 @@ def _module(target: str, name: str) -> ModuleType:
             raise ConfigError(
                 SETTING, target, f"module {name} needs {error.name}, which is not installed{_place(error)}"
             ) from error
-        remedy = _did_you_mean(f"{near}:{target.partition(':')[2]}" for near in _near_modules(name))
+        remedy = _did_you_mean(f"{near}:{target.partition(':')[2]}" for near in _near_modules(name)) or (
+            "correct its name, or start jobd in the folder that has it"
+        )
         where = f"looked in {folder} and among what is installed for {sys.executable}"
-        raise ConfigError(
-            SETTING, target, f"there is no module {error.name}; {remedy + ' ' if remedy else ''}({where})"
-        ) from error
+        raise ConfigError(SETTING, target, f"there is no module {error.name}; {remedy} ({where})") from error
     except Exception as error:
         raised = f"{type(error).__name__}: {error}".removesuffix(": ")
         raise ConfigError(SETTING, target, f"importing {name} raised {raised}{_place(error)}") from error

@@ -70,6 +70,7 @@ def _print(shown: list[dict[str, str]], findings: list[Finding], hints: list[str
         print_table(
             ["setting", "value", "source"],
             [(line["name"], line["value"], line["source"]) for line in shown],
+            folding=("value",),
             empty="",
         )
         typer.echo()

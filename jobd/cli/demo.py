@@ -22,9 +22,13 @@ def demo(
     http_port: Annotated[
         int,
         typer.Option(
-            "--http-port", metavar="PORT", min=0, max=65_535, help="Where probes and metrics listen; 0: any."
+            "--http-port",
+            metavar="PORT",
+            min=0,
+            max=65_535,
+            help="Where probes and metrics listen; any free port if this one is taken.",
         ),
-    ] = 0,
+    ] = 8642,
 ) -> None:
     """Watch a small application at work, mails included.
 

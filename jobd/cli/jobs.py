@@ -11,7 +11,7 @@ from uuid import UUID
 import typer
 
 from jobd.cli.options import AsJson, DatabaseUrl
-from jobd.cli.output import local, print_block, print_fields, print_json, print_table
+from jobd.cli.output import brief, local, print_block, print_fields, print_json, print_table
 from jobd.cli.session import call
 from jobd.job import Job, JobState
 
@@ -39,7 +39,8 @@ def list_(
 ) -> None:
     """List jobs, the newest first.
 
-    Waiting, running and finished ones. Instants are local time. The next page: --before with the last id.
+    Waiting, running and finished ones. `at` is when one finished, was claimed, or is due, in local time.
+    The next page: --before with the last id.
 
     \b
     Examples:
@@ -59,17 +60,18 @@ def list_(
         print_json([as_plain(job) for job in jobs])
         return
     with_tenant = any(job.tenant_id for job in jobs)
-    columns = ["id", "kind", "queue", "state", "attempt", "run at", "finished at"]
+    columns = ["id", "kind", "queue", "state", "tries", "at"]
     print_table(
         [*columns, "tenant"] if with_tenant else columns,
         [
             (
                 *(job.id, job.kind, job.queue, job.state.value, _attempt(job)),
-                *(local(job.run_at, zone=False), local(job.finished_at, zone=False)),
+                brief(job.finished_at or job.claimed_at or job.run_at),
                 *((job.tenant_id,) if with_tenant else ()),
             )
             for job in jobs
         ],
+        folding=("kind", "queue", "tenant"),
         empty="no jobs",
     )
 

@@ -90,15 +90,14 @@ def reschedule(
         raise ConfigError(given[0], at or delay, f"and {given[1]} both say when: give one of them")
     if not given and priority is None:
         raise ConfigError("reschedule", None, "say what changes: --at, --in, --now or --priority")
-    run_at = instant(at, option="--at") if at else None
+    moment = datetime.now(UTC)
+    run_at = instant(at, option="--at") if at else moment if now else None
     if delay:
-        run_at = datetime.now(UTC) + parse_duration(delay, setting="--in")
-    elif now:
-        # Not this machine's clock: whatever lies in the past is due by the database's.
-        run_at = datetime.fromtimestamp(0, UTC)
+        run_at = moment + parse_duration(delay, setting="--in")
 
     async def move(store: Store, id: UUID) -> str:
-        state = await store.reschedule(id, run_at=run_at, priority=priority)
+        # Judged by the clock that named the time: a database behind it would have a job of --now wait.
+        state = await store.reschedule(id, run_at=run_at, priority=priority, now=moment)
         return f"{state.value} {id}"
 
     _each(ids, move, database_url=database_url)

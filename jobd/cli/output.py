@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields, is_dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -72,11 +72,19 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, UUID) else value
 
 
-def local(instant: datetime | None, *, zone: bool = True) -> str:
-    """An instant in the reader's own time zone; empty for None."""
+def local(instant: datetime | None) -> str:
+    """An instant in the reader's own time zone, which it names; empty for None."""
+    return "" if instant is None else instant.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def brief(instant: datetime | None, *, now: datetime | None = None) -> str:
+    """An instant for a column, in the reader's own time zone: what it shares with now is left out."""
     if instant is None:
         return ""
-    return instant.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z" if zone else "%Y-%m-%d %H:%M:%S")
+    here, today = instant.astimezone(), (now or datetime.now(UTC)).astimezone()
+    if here.date() == today.date():
+        return here.strftime("%H:%M:%S")
+    return here.strftime("%m-%d %H:%M" if here.year == today.year else "%Y-%m-%d")
 
 
 def ago(seconds: float | None) -> str:
@@ -89,8 +97,10 @@ def ago(seconds: float | None) -> str:
     return f"{seconds:.0f}s"
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """Print rows under headings; a first column is never cut, so that ids can be copied."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, folding: Collection[str], empty: str
+) -> None:
+    """Print rows under headings. Only the columns `folding` give way on a narrow terminal; nothing is cut."""
     cells = [[visible("" if cell is None else str(cell)) for cell in row] for row in rows]
     if not cells:
         typer.echo(empty, err=True)
@@ -100,8 +110,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, column in enumerate(columns):
-        table.add_column(column, no_wrap=number == 0, overflow="fold")
+    for column in columns:
+        table.add_column(column, no_wrap=column not in folding, overflow="fold")
     for row in cells:
         table.add_row(*(Text(cell, style=STATE_STYLES.get(cell, "")) for cell in row))
     # A file or a pipe has no width: nothing is wrapped there, one row is one line.

@@ -48,6 +48,7 @@ def list_(as_json: AsJson = False, database_url: DatabaseUrl = None) -> None:
             )
             for depth in depths
         ],
+        folding=("paused",),
         empty="no queues: none was served or used yet",
     )
 

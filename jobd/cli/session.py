@@ -83,7 +83,12 @@ def database(settings: Settings, *, migrates: bool = True) -> Iterator[str]:
         try:
             yield settings.database_url
         except DatabaseUnavailable as error:
-            error.add_note(f"It was asked at {redact_url(settings.database_url)}")
+            remedy = (
+                "correct the user, the password or the database's name in it"
+                if error.permanent
+                else "check that PostgreSQL runs there and can be reached from here"
+            )
+            error.add_note(f"JOBD_DATABASE_URL = {redact_url(settings.database_url)!r}: {remedy}")
             raise
         return
     if in_container():

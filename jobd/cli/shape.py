@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -61,11 +62,10 @@ class Verbs(TyperGroup):
             raise typer.Exit(report(error)) from error
         except ExceptionGroup as group:
             # A service of the daemon failed; the others were only cancelled.
-            if (
-                cause := next((leaf for leaf in _leaves(group) if isinstance(leaf, JobdError)), None)
-            ) is None:
+            known = [leaf for leaf in _leaves(group) if isinstance(leaf, JobdError)]
+            if not known:
                 raise
-            raise typer.Exit(report(cause)) from group
+            raise typer.Exit(report(known[0])) from group
 
 
 def report(error: JobdError) -> int:
@@ -75,12 +75,17 @@ def report(error: JobdError) -> int:
     return exit_code(error)
 
 
-def report_bug(bug: Exception) -> int:
-    """Print an error that no verb expected. Return the exit code."""
-    _trace(bug)
-    what = [f"{type(leaf).__name__}: {leaf}" for leaf in _leaves(bug)]
-    _print("\n".join([*what, "A bug in jobd; JOBD_LOG_LEVEL=debug shows where it happened."]))
+def report_unexpected(error: Exception) -> int:
+    """Print an error that no verb foresaw, a bug of the application's or of ours. Return the exit code."""
+    _trace(error)
+    told = [f"{type(leaf).__name__}: {leaf} (raised at {_place(leaf)})" for leaf in _leaves(error)]
+    _print("\n".join([*told, "JOBD_LOG_LEVEL=debug shows the way there"]))
     return FAILED
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
 
 
 def _leaves(error: Exception) -> Iterator[Exception]:
@@ -93,8 +98,6 @@ def _leaves(error: Exception) -> Iterator[Exception]:
 
 def _trace(error: Exception) -> None:
     if os.environ.get("JOBD_LOG_LEVEL", "").lower() == "debug":
-        import traceback
-
         typer.echo(readable("".join(traceback.format_exception(error))), err=True)
 
 

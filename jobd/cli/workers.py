@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from jobd.cli.options import AsJson, DatabaseUrl
-from jobd.cli.output import ago, local, print_json, print_table
+from jobd.cli.output import ago, brief, print_json, print_table
 from jobd.cli.session import call
 
 if TYPE_CHECKING:
@@ -42,11 +42,12 @@ def workers(as_json: AsJson = False, database_url: DatabaseUrl = None) -> None:
                 f"{worker.running}/{worker.concurrency}",
                 " ".join(worker.queues),
                 " ".join(worker.roles),
-                *(worker.host, worker.pid, local(worker.started_at, zone=False)),
+                *(worker.host, worker.pid, brief(worker.started_at)),
                 f"{ago(max((now - worker.beat_at).total_seconds(), 0))} ago",
                 worker.version,
             )
             for worker in found
         ],
+        folding=("queues", "roles", "host"),
         empty="no daemon runs on this database: start one with `jobd run`",
     )

@@ -84,6 +84,11 @@ class Caller:
         if (context := self._contexts.get(run)) is not None:
             context.ask_to_stop()
 
+    def in_thread(self, run: Run) -> bool:
+        """Whether the handler is in a thread now, where it cannot be stopped."""
+        future = self._in_threads.get(run)
+        return future is not None and not future.done()
+
     def still_in_thread(self, run: Run, ended: Callable[[], None]) -> bool:
         """Whether the handler's thread outlives its run; `ended` is called on this loop when it stops."""
         future = self._in_threads.get(run)

@@ -80,14 +80,13 @@ def _spare_forks(connection: socket.socket) -> None:
 
 
 def _is_stop(connection: socket.socket) -> bool:
-    """Whether the daemon wrote something while a call is running, which can only be a stop, or is gone."""
+    """Whether a stop lies in the socket, or nobody is at its other end."""
     try:
-        connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return connection.recv(LENGTH.size, socket.MSG_PEEK | socket.MSG_DONTWAIT) in (b"", frame(b""))
     except BlockingIOError:
         return False
     except OSError:  # a handler closed it: nobody can be asked
         return True
-    return True
 
 
 def _end_with(parent: int) -> None:

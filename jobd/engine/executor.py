@@ -6,7 +6,8 @@ written. A slot is free when the handler has ended, not when its end is durable.
 
     start -> call -> judge -> close -> finisher
       stop(why): the task is cancelled; if it does not end within a grace it is abandoned: the run
-      is closed without it and a coroutine's slot is free again; a thread keeps its slot while it lives
+      is closed without it and a coroutine's slot is free again; a thread keeps its slot while it lives,
+      and at a shutdown or a fence its job too
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from jobd.registry import Handler, Registry
 from jobd.storable import encode_error, storable_text
 
 ABANDON_GRACE = 5.0
+# A thread that is stopped for these is asked to end, and waited for.
+GENTLE = (Stop.SHUTDOWN, Stop.FENCE)
 MAX_REASON = 500
 
 
@@ -119,10 +122,14 @@ class Executor:
 
     def stop(self, run: Run, why: Stop) -> None:
         """Stop a run; the first reason counts, but a lost claim overrides it."""
-        if run.closed or (run.stop is not None and why is not Stop.LOST):
+        asked_only = run.stop in GENTLE and self._caller.in_thread(run)
+        if run.closed or (run.stop is not None and why is not Stop.LOST and (why in GENTLE or not asked_only)):
             return
         run.stop = why
         self._caller.ask_to_stop(run)
+        if why in GENTLE and self._caller.in_thread(run):
+            # It goes on whatever we do: until it ends, or the process does, nobody else may run its job.
+            return
         if run.task is not None and not run.task.done():
             run.task.cancel()
             loop = asyncio.get_running_loop()
@@ -133,6 +140,12 @@ class Executor:
         for run in self._holdings.runs():
             if run.active:
                 self.stop(run, why)
+
+    def leave(self) -> None:
+        """Hand back the jobs whose threads go on: the process is about to end."""
+        for run in self._holdings.runs():
+            if run.active and not run.closed and run.task is not None:
+                run.task.cancel()
 
     async def _execute(self, run: Run, handler: Handler, seconds: float) -> life.Outcome:
         """Call the handler; whatever happens is an outcome, so that no handler can end the daemon."""
@@ -163,7 +176,7 @@ class Executor:
         match error:
             case Snooze():
                 return life.Snoozed(error.delay, storable_text(error.reason, max_chars=MAX_REASON))
-            case Cancel():
+            case Cancel() if run.stop not in GENTLE:  # else it is what `raise_if_cancelled` raised
                 return life.Cancelled(storable_text(error.reason, max_chars=MAX_REASON))
             case Discard():
                 return life.Discarded(storable_text(error.reason, max_chars=MAX_REASON))

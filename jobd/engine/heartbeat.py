@@ -118,12 +118,12 @@ class Heartbeat:
 
     async def resign(self) -> None:
         """Give back whatever still runs here, and the row. Best effort: a lease also ends by itself."""
-        if self._registered is None:
-            return
-        left = await self._fleet.running_of(self._registered)
+        # Also when no registration was confirmed: one whose answer was cut off may have made the row.
+        worker_id = self._lease.worker_id
+        left = await self._fleet.running_of(worker_id)
         if left:
             await self._store.release([(claim.id, claim.claim_no) for claim in left])
-        await self._fleet.resign(self._registered)
+        await self._fleet.resign(worker_id)
 
     async def _once(self) -> None:
         sent = time.monotonic()

@@ -2,12 +2,14 @@
 -- history. `now` is null in production; see lifecycle.sql.
 
 -- name: register (worker_id, host, pid, version, queues, kinds, roles, concurrency, lease, now)
--- A process begins: its row is its lease, and without one it can claim nothing.
+-- A process begins: its row is its lease, and without one it can claim nothing. May be repeated when
+-- its answer was lost.
 insert into jobd.workers (id, host, pid, version, queues, kinds, roles, concurrency,
                           started_at, beat_at, confirmed_since, lease_until)
 select $1::uuid, $2::text, $3::int, $4::text, $5::text[], $6::text[], $7::text[], $8::int,
        t.moment, t.moment, t.moment, t.moment + $9::interval
   from (select coalesce($10::timestamptz, clock_timestamp()) as moment) t
+on conflict (id) do update set beat_at = excluded.beat_at, lease_until = excluded.lease_until
 returning lease_until
 
 -- name: beat (worker_id, lease, now)
