@@ -21,18 +21,9 @@ async def latency(url: str, *, count: int, notify: bool) -> dict[str, Any]:
     """Milliseconds from call to start: median, 99th percentile and worst."""
     await migrate(url)
     jobs.overrides["database_url"] = url
-    command = [
-        sys.executable,
-        "-m",
-        "jobd",
-        "run",
-        "--app",
-        "benchmarks.handlers:jobs",
-        "--log-level",
-        "warning",
-    ]
-    daemon = subprocess.Popen(
-        [*command, "--http-port", "0"],
+    daemon = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "jobd", "run", "--app", "benchmarks.handlers:jobs"),
+        *("--log-level", "warning", "--http-port", "0"),
         env={**os.environ, "JOBD_DATABASE_URL": url, "JOBD_NOTIFY": "on" if notify else "off"},
     )
     try:

@@ -17,9 +17,11 @@ from zoneinfo import ZoneInfo
 import asyncpg
 
 if TYPE_CHECKING:
-    Connection = asyncpg.Connection[asyncpg.Record]
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
     Pool = asyncpg.Pool[asyncpg.Record]
-else:  # handlers are given the pool by this type, which has no parameters while the program runs
+else:  # jobd gives handlers the pool by this type, which has no parameters while the program runs
     Connection, Pool = asyncpg.Connection, asyncpg.Pool
 
 SCHEMA_LOCK = 0x6B6C617573  # "klaus": daemons that start together create the tables one by one

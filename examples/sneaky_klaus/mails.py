@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from jobd import Backoff
+from jobd.handlers.email import Email
 
 from .exchanges import Exchange, Participant
 
@@ -16,26 +17,26 @@ PATIENCE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def reminder(exchange: Exchange, participant: Participant, *, days: int) -> dict[str, Any]:
-    """What a participant gets some days before."""
+def reminder(exchange: Exchange, participant: Participant, *, days: int) -> Email:
+    """What a participant gets some days before. Raises ValueError for an address that is none."""
     when = "tomorrow" if days == 1 else f"in {days} days"
-    return {
-        "to": f"{quoted(participant.name)} <{participant.email}>",
-        "subject": f"{exchange.name} is {when}",
-        "text": f"Hello {participant.name},\n\n"
+    return Email(
+        to=f"{quoted(participant.name)} <{participant.email}>",
+        subject=f"{exchange.name} is {when}",
+        text=f"Hello {participant.name},\n\n"
         f"{exchange.name} is on {wall(exchange.exchange_date)} ({exchange.timezone}).\n"
         "Is your gift ready?\n\nSneaky Klaus\n",
-    }
+    )
 
 
-def purge_warning(exchange: Exchange, *, purged_on: datetime) -> dict[str, Any]:
-    """What the admin gets before an exchange is removed."""
-    return {
-        "to": exchange.admin_email,
-        "subject": f"{exchange.name} will be removed on {purged_on.day} {purged_on:%B}",
-        "text": f"{exchange.name} is over. With its participants it will be removed on "
+def purge_warning(exchange: Exchange, *, purged_on: datetime) -> Email:
+    """What the admin gets before an exchange is removed. Raises ValueError for an address that is none."""
+    return Email(
+        to=exchange.admin_email,
+        subject=f"{exchange.name} will be removed on {purged_on.day} {purged_on:%B}",
+        text=f"{exchange.name} is over. With its participants it will be removed on "
         f"{purged_on:%Y-%m-%d}.\n\nSneaky Klaus\n",
-    }
+    )
 
 
 def wall(moment: datetime) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from jobd import Cancel, Discard, JobContext, Jobs, PayloadError, Snooze
+from jobd import Cancel, Discard, JobContext, Jobs, Snooze
 
 from . import exchanges, mails
 from .clock import Clock
@@ -93,7 +93,7 @@ async def _queue_mails(ctx: JobContext, tx: Connection, exchange: Exchange, days
             mail = mails.reminder(exchange, participant, days=days)
             await ctx.jobs.enqueue("email", mail, connection=tx, **mails.PATIENCE)
             queued += 1
-        except PayloadError as error:  # an address that is none: refused before anything was sent
+        except ValueError as error:  # the address is none; a PayloadError of jobd's would be one, too
             ctx.log.warning("cannot remind a participant", participant_id=participant.id, why=str(error))
             failed += 1
     return queued, failed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
 from jobd import Jobs
@@ -12,16 +11,9 @@ from .clock import Clock
 from .exchanges import Connection, Exchange
 from .reminders import schedule_reminders
 
-ADMIN = "klaus@example.com"
-
-
-@dataclass(frozen=True, slots=True)
-class Chapter:
-    """An exchange of the story, and how many mails its reminders will be."""
-
-    exchange: Exchange
-    reminders: int
-    mails: int
+SENTENCE = "A gift exchange on jobd: reminders are jobs in PostgreSQL, their mails go to a real SMTP server."
+SENDER = "Sneaky Klaus <klaus@example.com>"
+ADMIN = "admin@example.com"
 
 
 def beginning() -> datetime:
@@ -29,8 +21,8 @@ def beginning() -> datetime:
     return datetime(datetime.now(UTC).year, 11, 30, 8, tzinfo=UTC)
 
 
-async def begin(connection: Connection, *, jobs: Jobs, clock: Clock) -> list[Chapter]:
-    """Write the story's exchanges in one transaction with their reminders; return those to come."""
+async def begin(connection: Connection, *, jobs: Jobs, clock: Clock) -> list[Exchange]:
+    """Write the story's exchanges, and in the same transaction the jobs that remind of them."""
     today = clock.now().date()
     async with connection.transaction():
         party = await exchanges.create(
@@ -65,13 +57,11 @@ async def begin(connection: Connection, *, jobs: Jobs, clock: Clock) -> list[Cha
         )
         await exchanges.join(connection, club, "Haruki", "haruki@example.com")
         await exchanges.complete(connection, club, now=clock.now() - timedelta(days=22.5))
-        return [await _matched(connection, id, jobs=jobs, clock=clock) for id in (party, dinner)]
 
-
-async def _matched(connection: Connection, exchange_id: int, *, jobs: Jobs, clock: Clock) -> Chapter:
-    await exchanges.change(connection, exchange_id, state="matched")
-    moments = await schedule_reminders(connection, exchange_id, jobs=jobs, clock=clock)
-    exchange = await exchanges.locked(connection, exchange_id)
-    people = await exchanges.to_be_reminded(connection, exchange_id)
-    assert exchange is not None
-    return Chapter(exchange, len(moments), len(moments) * len(people))
+        for exchange_id in (party, dinner):
+            await exchanges.change(connection, exchange_id, state="matched")
+            await schedule_reminders(connection, exchange_id, jobs=jobs, clock=clock)
+        return [
+            *await exchanges.in_state(connection, "matched"),
+            *await exchanges.in_state(connection, "completed"),
+        ]

@@ -96,6 +96,14 @@ def thread_wait(path: str) -> str:
     return "the file was there"
 
 
+@jobs.handler("process_wait", run_in="process")
+def process_wait(path: str) -> str:
+    """Runs in a process until the file is there."""
+    while not Path(path).exists():
+        time.sleep(FILE_POLL)
+    return "the file was there"
+
+
 @jobs.handler("block")
 async def block(seconds: float) -> str:
     """Blocks the loop."""

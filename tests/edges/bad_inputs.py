@@ -28,12 +28,13 @@ class Row:
 
     def check(self, outcome: str, text: str, *names: str) -> None:
         """What was seen is what the page says, and names what an operator needs."""
-        assert outcome == self.outcome, f"{self.id}: {outcome}: {text}"
+        seen = f"{text[:2_000]!r}"
+        assert outcome == self.outcome, f"{self.id}: {outcome}: {seen}"
         for promised in self.texts:
             pattern = ".*".join(re.escape(part) for part in promised.split("…"))
-            assert re.search(pattern, text, re.DOTALL), f"{self.id}: no {promised!r} in {text!r}"
+            assert re.search(pattern, text, re.DOTALL), f"{self.id}: no {promised!r} in {seen}"
         for name in names:
-            assert name in text, f"{self.id}: {text!r} does not name {name!r}"
+            assert name in text, f"{self.id}: {seen} does not name {name!r}"
 
 
 def read_rows() -> dict[str, Row]:

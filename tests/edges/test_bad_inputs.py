@@ -118,7 +118,7 @@ def generator(key: str) -> Any:
     yield key
 
 
-async def database(connection: asyncpg.Connection[Any], key: str) -> None: ...
+async def database(connection: asyncpg.Connection, key: str) -> None: ...
 
 
 async def by_context(ctx: JobContext) -> None: ...
@@ -131,6 +131,11 @@ def local_function() -> Callable[[str], None]:
     def inner(key: str) -> None: ...
 
     return inner
+
+
+def two_resources(jobs: Jobs) -> None:
+    jobs.resource(int, 1)
+    jobs.resource(int, 2)
 
 
 def prepared(function: Any, **rules: Any) -> Callable[[Jobs], Any]:
@@ -173,10 +178,7 @@ HANDLERS: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
         ("'thumb'", "'ctx'", "run it in a thread"),
     ),
     "middleware-plain": (lambda jobs: jobs.middleware(plain), ("plain", "async def name(ctx, call_next)")),  # type: ignore[arg-type]
-    "resource-twice": (
-        lambda jobs: [jobs.resource(int, 1), jobs.resource(int, 2)],
-        ("int", "one per type"),
-    ),
+    "resource-twice": (two_resources, ("int", "one per type")),
 }
 
 REFUSED = PAYLOADS | OPTIONS | HANDLERS

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from jobd.cli.output import brief
 from jobd.door import Link
 from tests.edges.command import in_database, jobd
 from tests.factories import make_job, make_jobs
@@ -213,3 +214,11 @@ def test_delete_removes_a_job(shell: str) -> None:
     id = stored(shell, state="dead")
     assert jobd("delete", id).word == f"deleted {id}"
     assert "no job" in jobd("show", id, code=1).err
+
+
+def test_instants_in_columns_leave_out_what_they_share_with_now() -> None:
+    now = datetime(2026, 6, 15, 12, tzinfo=UTC).astimezone()
+    assert brief(now.replace(hour=9, minute=5, second=7), now=now) == "09:05:07"
+    assert brief(now.replace(day=3, hour=9, minute=5), now=now) == "06-03 09:05"
+    assert brief(now.replace(year=2027), now=now) == "2027-06-15"
+    assert brief(None) == ""

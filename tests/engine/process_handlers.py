@@ -16,11 +16,21 @@ from jobd.outcomes import Cancel, Discard, RetryAfter, Snooze
 _kept: list[object] = []
 
 
-def meet(door: str, *words: object) -> socket.socket:
-    """Tell the test that we are here. The connection ends when every process that has it is gone."""
+def knock(door: str) -> socket.socket:
+    """A connection to the test, which ends when every process that has it is gone."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(door)
-    connection.sendall(" ".join(map(str, (os.getpid(), *words))).encode() + b"\n")
+    return connection
+
+
+def enter(connection: socket.socket) -> None:
+    """Tell the test that we are here; from now on it may do anything to us."""
+    connection.sendall(b"%d\n" % os.getpid())
+
+
+def meet(door: str) -> socket.socket:
+    connection = knock(door)
+    enter(connection)
     return connection
 
 
@@ -44,44 +54,54 @@ def keep_connected(door: str) -> int:
 
 
 def stay_and_tidy_up(door: str) -> None:
-    connection = meet(door)
+    connection = knock(door)
     try:
+        enter(connection)
         connection.recv(1)
     finally:
         connection.sendall(b"tidied up\n")
 
 
 def stay_whatever_comes(door: str) -> None:
-    connection = meet(door)
-    while True:
-        try:
-            connection.recv(1)
-            return
-        except SystemExit:
-            connection.sendall(b"no\n")
+    connection = knock(door)
+    try:
+        enter(connection)
+        connection.recv(1)
+    except SystemExit:
+        connection.sendall(b"no\n")
+        connection.recv(1)
 
 
 def stay_beside_a_program(door: str) -> None:
-    connection = meet(door)
-    connection.set_inheritable(True)
-    subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], close_fds=False)
+    connection = knock(door)
+    start_program(connection)
+    enter(connection)
     connection.recv(1)
 
 
-def leave_a_program_behind(door: str, code: int | None) -> None:
-    connection = meet(door)
+def leave_a_program_behind(door: str, code: int) -> None:
+    connection = knock(door)
+    start_program(connection)
+    enter(connection)
+    os._exit(code)
+
+
+def start_program(connection: socket.socket) -> None:
+    """Start a program that never ends and keeps our connection to the test."""
     connection.set_inheritable(True)
     _kept.append(subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], close_fds=False))
-    if code is not None:
-        os._exit(code)
 
 
 def fork_and_exit(door: str) -> None:
-    """Die, and leave a forked process that nobody's signals to the group reach."""
+    """Die, and leave a forked process that no signal to the group reaches."""
+    there, here = os.pipe()
     if os.fork() == 0:
         os.setsid()
-        meet(door).recv(1)
+        connection = meet(door)
+        os.write(here, b"!")
+        connection.recv(1)
         os._exit(0)
+    os.read(there, 1)
     os._exit(4)
 
 

@@ -2,6 +2,7 @@
 
 door                  one connection of the database under test; its jobs are consistent at the end
 store, fleet, reader  on that connection
+crowd                 four more
 client                on a pool of its own, with no handlers
 held                  a second connection, inside a transaction that stays open until told
 ear                   a third one, that listens
@@ -57,6 +58,14 @@ async def client(database_url: str) -> AsyncIterator[Client]:
     pool = Pool(Database(database_url), size=4, call_timeout=5)
     yield Client(pool, registry=Registry(), events=Events())
     await pool.close()
+
+
+@pytest.fixture
+async def crowd(database_url: str) -> AsyncIterator[list[Link]]:
+    links = [Link(Database(database_url)) for _ in range(4)]
+    yield links
+    for link in links:
+        await link.close()
 
 
 class Held:
