@@ -132,7 +132,11 @@ class Jobs:
             database = Database(settings.database_url, prepared_statements=settings.prepared_statements)
             pool = Pool(database, size=settings.pool_size, call_timeout=settings.call_timeout.total_seconds())
             self._client = Client(
-                pool, registry=self.registry, max_payload=settings.max_payload, events=self.events
+                pool,
+                registry=self.registry,
+                max_payload=settings.max_payload,
+                events=self.events,
+                resource_types=self._resources.keys(),
             )
         return self._client
 

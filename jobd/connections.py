@@ -133,7 +133,7 @@ BLOCKS = "is a connection whose calls block: use jobs.sync with it, or an asynci
 AWAITS = "is an asyncio connection: use `await jobs.enqueue(...)` with it, or a blocking connection here"
 NO_CONNECTION = (
     "has to be a connection of asyncpg or psycopg, or a connection or session of SQLAlchemy 2; "
-    "out of a pool or an engine, take a connection first"
+    "out of a pool or an engine, take a connection first; out of Django's, its .connection"
 )
 
 

@@ -39,6 +39,7 @@ from jobd.engine.producer import Producer
 from jobd.errors import ConfigError, DatabaseUnavailable, JobdError, SchemaOutdated
 from jobd.joblog import JobLog
 from jobd.logs import configure_logs, get_logger
+from jobd.redaction import redact_url
 from jobd.store import Store
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Daemon:
         self.http: HttpServer | None = None
         self.ready = asyncio.Event()
         self._parts = Assembly(jobs, settings, roles=self.roles, queues=self.queues)
+        self._control = ControlThread(self._control_failed)
         self._producer: Producer | None = None
         self._notifier: Notifier | None = None
         self._stop = asyncio.Event()
@@ -104,6 +106,11 @@ class Daemon:
         if self._last_resort is not None:
             self._last_resort.told()
 
+    def tell_failure(self, work: asyncio.Future[int]) -> None:
+        """The end of `run` inside another application, which may look at it much later."""
+        if not work.cancelled() and (error := work.exception()) is not None:
+            self.log.critical("the daemon in this application has ended: no jobs run", error=repr(error))
+
     async def run(self) -> int:
         """Work until stopped; return the exit code."""
         async with AsyncExitStack() as stack:
@@ -113,6 +120,8 @@ class Daemon:
             self.jobs.registry.prepare(resources.keys())
             await stack.enter_async_context(self.jobs)
             stack.callback(self._parts.end_relay)
+            # Also after a bug: no lease may be kept for work that nobody does any more.
+            stack.push_async_callback(self._control.end)
             await self._work(resources)
         return self.exit_code
 
@@ -148,13 +157,17 @@ class Daemon:
             except DatabaseUnavailable as outage:
                 if outage.permanent:
                     raise
-                self.log.warning("waiting for the database", detail=outage.detail)
+                self.log.warning(
+                    "waiting for the database",
+                    database_url=redact_url(self.settings.database_url or ""),
+                    detail=outage.detail,
+                )
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 5.0)
 
     async def _work(self, resources: Mapping[type, Any]) -> None:
         parts = self._parts
-        control = ControlThread(self._control_failed)
+        control = self._control
         pulse = Pulse(self._loop)
         condition = parts.condition(pulse, stopping=self._stop.is_set)
         if "http" in self.roles:
@@ -375,8 +388,10 @@ async def running(
     from jobd.settings import load_settings
 
     settings = load_settings(**{**jobs.overrides, **overrides})
+    jobs.configure(settings)
     daemon = Daemon(jobs, settings, roles=roles, queues=queues)
     work = asyncio.ensure_future(daemon.run())
+    work.add_done_callback(lambda _: daemon.tell_failure(work))
     started = asyncio.ensure_future(daemon.ready.wait())
     try:
         await asyncio.wait({work, started}, return_when=asyncio.FIRST_COMPLETED)

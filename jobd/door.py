@@ -347,5 +347,14 @@ async def run(connection: Any, block: Block, args: tuple[Any, ...], *, prepares:
     """Execute one block on one connection."""
     if prepares or connection.is_in_transaction():
         return await connection.fetch(block.text, *args)  # type: ignore[no-any-return]
-    async with connection.transaction(isolation="read_committed"):
-        return await connection.fetch(block.text, *args)  # type: ignore[no-any-return]
+    # Not asyncpg's transaction(): it cannot say READ WRITE.
+    await connection.execute("begin isolation level read committed, read write")
+    try:
+        rows: list[Record] = await connection.fetch(block.text, *args)
+    except BaseException:
+        # Where this fails, too, the connection is lost: what went wrong first tells more.
+        with contextlib.suppress(Exception):
+            await connection.execute("rollback")
+        raise
+    await connection.execute("commit")
+    return rows

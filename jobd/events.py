@@ -146,6 +146,13 @@ class LeaderChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class DutyFailed:
+    """The leader could not see to the history's partitions; it tries again some minutes later."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class LateResult:
     """A handler returned or raised after its job had already ended inside `ctx.transaction()`."""
 

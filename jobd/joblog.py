@@ -44,6 +44,7 @@ class JobLog:
         events.subscribe(happened.DatabaseBack, self._database_back)
         events.subscribe(happened.ListenerChanged, self._listener)
         events.subscribe(happened.LeaderChanged, self._leader)
+        events.subscribe(happened.DutyFailed, self._duty_failed)
 
     def _started(self, event: happened.JobStarted) -> None:
         self._log.debug("job started", **_job(event), wait_seconds=round(event.wait_seconds, 4))
@@ -94,6 +95,9 @@ class JobLog:
 
     def _leader(self, event: happened.LeaderChanged) -> None:
         self._log.info("leads now" if event.leading else "leads no longer", term=event.term)
+
+    def _duty_failed(self, event: happened.DutyFailed) -> None:
+        self._log.error("could not see to the partitions of the history", detail=event.detail)
 
 
 def _job(event: Any) -> dict[str, Any]:

@@ -81,7 +81,8 @@ async def make_worker(door: Executes, *, lease: timedelta = LEASE, **columns: An
 
 def new_job(**fields: Any) -> NewJob:
     """A job on its way into the database."""
-    return NewJob(**{"id": uuid7(), "kind": "noop", "payload": "{}"} | fields)
+    defaults: dict[str, Any] = {"id": uuid7(), "kind": "noop", "payload": "{}"}
+    return NewJob(**defaults | fields)
 
 
 def claimed(**fields: Any) -> Claimed:
@@ -129,7 +130,9 @@ async def assert_consistent(door: Executes) -> None:
     claim_no grows by one at each claim and by one at each end of a run, so it is odd exactly while the
     job runs; and a job is in one place.
     """
-    assert not await query(door, "select id, state, claim_no from jobd.jobs where (state = 'running') <> (claim_no % 2 = 1)")
+    assert not await query(
+        door, "select id, state, claim_no from jobd.jobs where (state = 'running') <> (claim_no % 2 = 1)"
+    )
     assert not await query(door, "select id, claim_no from jobd.job_history where claim_no % 2 = 1")
     assert not await query(door, "select id from jobd.all_jobs group by id having count(*) > 1")
 

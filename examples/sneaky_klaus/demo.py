@@ -51,7 +51,7 @@ async def _demo(day: timedelta, http_port: int) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     page = Page(reader_left=stop.set)
     page.line((story.SENTENCE, "bold"))
-    page.line(f"A day takes {day.total_seconds():g} seconds. Starting a PostgreSQL for it ...")
+    page.line(f"Its days last {day.total_seconds():g} s. Starting a PostgreSQL of its own ...")
     async with _postgres() as url:
         clock = Clock(start=story.beginning(), day=day)
         narrator = Narrator(page, clock)

@@ -25,11 +25,16 @@ from .mails import wall
 STYLES = {"mail": "green", "busy": "yellow", "gave up": "red", "planned": "dim"}
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:  # rich would end the process on the spot
+        raise OSError("nobody reads this any more")
+
+
 class Page:
     """Where lines are printed; calls `reader_left` when nobody can read them any more."""
 
     def __init__(self, *, reader_left: Callable[[], None]) -> None:
-        self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._console = _Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._reader_left = reader_left
 
     def line(self, *parts: str | tuple[str, str]) -> None:

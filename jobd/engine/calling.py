@@ -71,7 +71,7 @@ class Caller:
                 return await self._processes.run(handler.function, arguments, keywords)
             case "thread":
                 inherited = contextvars.copy_context()
-                future = self._threads.submit(inherited.run, lambda: handler.function(*arguments, **keywords))
+                future = self._threads.submit(inherited.run, _plainly, handler.function, arguments, keywords)
                 self._in_threads[run] = future
                 try:
                     return await asyncio.wrap_future(future)
@@ -117,3 +117,11 @@ class Caller:
         await self._processes.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         return not any(not future.done() for future in self._in_threads.values())
+
+
+def _plainly(function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    try:
+        return function(*arguments, **keywords)
+    except StopIteration as stop:
+        # As a coroutine would; a future does not take it, and whoever awaits it would wait for ever.
+        raise RuntimeError("the handler raised StopIteration") from stop

@@ -152,7 +152,10 @@ class Executor:
         try:
             result = await self._caller.call(run, handler, timeout=seconds)
         except BaseException as error:  # also SystemExit, KeyboardInterrupt and cancellation
-            return self._outcome_of(run, error, seconds)
+            try:
+                return self._outcome_of(run, error, seconds)
+            except Exception as broken:  # a Snooze, say, whose subclass left its fields out
+                return self._failed(run, broken)
         if run.stop is Stop.LOST:
             return life.Lost()
         if run.recorded:
@@ -171,7 +174,8 @@ class Executor:
             return life.Lost()
         if run.recorded:
             if not isinstance(error, asyncio.CancelledError):
-                self._events.emit(LateResult(run.claim.id, run.claim.kind, f"raised {error!r} after its end"))
+                summary = self._failed(run, error).summary
+                self._events.emit(LateResult(run.claim.id, run.claim.kind, f"raised {summary} after its end"))
             return life.Recorded()
         match error:
             case Snooze():
@@ -188,7 +192,9 @@ class Executor:
             case Stop.TIMEOUT:
                 late = TimeoutError(f"the handler did not end within {seconds:g} s")
                 return life.TimedOut(json.dumps(self._error(run, late)), str(late))
-        delay = error.delay if isinstance(error, RetryAfter) else None
+        return self._failed(run, error, error.delay if isinstance(error, RetryAfter) else None)
+
+    def _failed(self, run: Run, error: BaseException, delay: timedelta | None = None) -> life.Failed:
         written = self._error(run, error)
         return life.Failed(
             json.dumps(written), f"{written['type']}: {written['message']}"[:MAX_REASON], delay

@@ -132,6 +132,7 @@ class Heartbeat:
                 replace(self._process, worker_id=self._lease.worker_id), lease=self._lease.period
             )
             self._registered = self._lease.worker_id
+            await self._fleet.declare_queues(self._process.queues)
         else:
             beaten = await self._fleet.beat(self._registered, lease=self._lease.period)
             if beaten is None:

@@ -16,8 +16,8 @@ from datetime import UTC, datetime, timedelta
 
 from jobd.engine.lease import Lease
 from jobd.engine.recovery import Recovery
-from jobd.errors import JobdError
-from jobd.events import Events, LeaderChanged
+from jobd.errors import DatabaseUnavailable, JobdError
+from jobd.events import DutyFailed, Events, LeaderChanged
 from jobd.fleet import Fleet
 from jobd.store import Store
 
@@ -58,10 +58,10 @@ class Leader:
             pause = BEAT
             try:
                 await self._stand()
-                if self.term is not None and time.monotonic() >= self._duties_at:
-                    await self._duties(self.term)
-                    self._duties_at = time.monotonic() + DUTY_INTERVAL
                 self._recovery.succeeded()
+                if self.term is not None and time.monotonic() >= self._duties_at:
+                    self._duties_at = time.monotonic() + DUTY_INTERVAL
+                    await self._try_duties(self.term)
             except JobdError as outage:
                 self._follow()
                 pause = self._recovery.failed(outage)
@@ -88,6 +88,18 @@ class Leader:
         if self.term is not None:
             self._events.emit(LeaderChanged(False, self.term))
             self.term = None
+
+    async def _try_duties(self, term: int) -> None:
+        """A duty that fails, for want of a right, say, is told and waits for the next time; the lead stays."""
+        try:
+            await self._duties(term)
+        except DatabaseUnavailable as outage:
+            if not outage.permanent:
+                self._duties_at = 0.0
+                raise
+            self._events.emit(DutyFailed(str(outage)))
+        except JobdError as failure:
+            self._events.emit(DutyFailed(str(failure)))
 
     async def _duties(self, term: int) -> None:
         await self._fleet.ensure_partitions()

@@ -220,7 +220,8 @@ end
 $$;
 
 create or replace function jobd.ensure_partitions(days integer default 7, now timestamptz default null) returns integer
-language plpgsql volatile security definer set search_path = pg_catalog
+language plpgsql volatile security definer
+set search_path = pg_catalog set timezone = 'UTC' set datestyle = 'ISO'
 as $$
 -- Create and attach the partitions of the history from yesterday to `days` ahead; returns how many were
 -- missing, or -1 when another session is at it. Security definer, so that a worker without the right

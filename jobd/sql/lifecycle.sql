@@ -269,8 +269,9 @@ update jobd.jobs j
    set run_at = coalesce($2::timestamptz, j.run_at), priority = coalesce($3::int, j.priority),
        deadline_at = case when $2::timestamptz is null then j.deadline_at
                           else $2::timestamptz + coalesce(j.delay_tolerance, '0') end,
-       state = case when coalesce($2::timestamptz, j.run_at) > coalesce($4::timestamptz, now())
-                    then 'scheduled' else 'ready' end
+       state = case when $2::timestamptz is null then j.state
+                    when $2::timestamptz > coalesce($4::timestamptz, now()) then 'scheduled'
+                    else 'ready' end
  where j.id = $1::uuid and j.state in ('scheduled', 'ready')
 returning j.state, jobd.wake(array[j.queue])
 

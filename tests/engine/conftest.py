@@ -1,8 +1,12 @@
 """Fixtures of the engine's tests, and the event loops that they run on.
 
-jobs    an application on the test's database, for handlers that the test declares; `async with jobs.running():`
-        then is a whole daemon in this process, whose events the test waits for
+jobs    an application on the test's database, for handlers that the test declares; then
+        `async with jobs.running():` is a whole daemon in this process, whose events the test waits for
 link    one connection past the daemon; the jobs are consistent at the end
+
+processes       processes for handlers, none of which is left at the end
+make_processes  makes others: make_processes(limit=2, grace=0.1)
+door            where handlers in processes meet their test
 """
 
 from __future__ import annotations
@@ -10,11 +14,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 
 import pytest
 
 from jobd import Jobs
 from jobd.door import Database, Link
+from jobd.engine.processes import Processes
+from tests.engine.door import NEVER, Door, children
 from tests.factories import assert_consistent
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -48,3 +55,29 @@ async def jobs(database_url: str, link: Link) -> AsyncIterator[Jobs]:
     )
     yield jobs
     await jobs.close()
+
+
+@pytest.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    async with Door(str(tmp_path / "door")).open() as door:
+        yield door
+
+
+@pytest.fixture
+async def make_processes() -> AsyncIterator[Callable[..., Processes]]:
+    made: list[Processes] = []
+
+    def make(*, limit: int = 2, grace: float = NEVER) -> Processes:
+        made.append(Processes(limit=limit, grace=grace))
+        return made[-1]
+
+    yield make
+    for processes in made:
+        processes.kill()
+        await processes.close()
+    assert children() == []
+
+
+@pytest.fixture
+def processes(make_processes: Callable[..., Processes]) -> Processes:
+    return make_processes()

@@ -211,7 +211,3 @@ def raise_chained() -> None:
 
 def return_lock() -> object:
     return threading.Lock()
-
-
-def with_path() -> list[str]:
-    return sys.path

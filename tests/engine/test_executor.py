@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -34,6 +33,24 @@ async def test_what_a_handler_returns_is_the_result(jobs: Jobs):
     assert job.state is JobState.SUCCEEDED
     assert job.result == {"sum": 3}
     assert (job.attempt, job.errors, job.claim_no) == (1, [], 2)
+
+
+class BrokenSnooze(Snooze):
+    """Forgets what it is made of."""
+
+    def __init__(self) -> None:
+        pass
+
+
+async def test_an_answer_that_is_broken_is_a_failure(jobs: Jobs):
+    @jobs.handler("snoozes")
+    async def snoozes() -> None:
+        raise BrokenSnooze
+
+    async with jobs.running():
+        finished, job = await ran(jobs, "snoozes")
+    assert finished.outcome == "failed"
+    assert job.errors[0]["type"] == "AttributeError"
 
 
 @pytest.mark.parametrize(
@@ -293,7 +310,8 @@ async def test_a_queue_runs_at_most_as_many_jobs_at_once_as_its_settings_allow(j
         await asyncio.sleep(0.01)
         now -= 1
 
-    async with jobs.running(concurrency=10, queues={"narrow": {"concurrency": 3}}):
+    jobs.overrides["queues"] = {"narrow": {"concurrency": 3}}
+    async with jobs.running(concurrency=10):
         await jobs.enqueue_many("busy", [{}] * 20)
         await eventually(lambda: finished(jobs, 20))
     assert most == 3
@@ -327,6 +345,25 @@ async def test_a_delayed_job_starts_at_its_time_and_not_before(jobs: Jobs):
     assert 0 <= late < 0.5, late
 
 
+async def test_raise_if_cancelled_at_a_shutdown_hands_the_job_back(jobs: Jobs):
+    started = asyncio.Event()
+
+    @jobs.handler("checks")
+    async def checks(ctx: JobContext) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ctx.raise_if_cancelled()
+
+    async with jobs.running(shutdown_grace="0s"):
+        job = await jobs.enqueue("checks")
+        async with asyncio.timeout(10):
+            await started.wait()
+    async with jobs:
+        assert (await jobs.get(job.id)).state is JobState.READY
+
+
 async def test_the_memory_of_a_run_is_given_back_with_its_end(jobs: Jobs):
     class Big:
         alive = 0
@@ -345,5 +382,4 @@ async def test_the_memory_of_a_run_is_given_back_with_its_end(jobs: Jobs):
         ids = await jobs.enqueue_many("holds", [{}] * 50)
         for id in ids:
             await jobs.wait(id, timeout=10)
-        assert sys.getrefcount(Big) > 0
         assert Big.alive <= 2

@@ -1,4 +1,4 @@
-"""Handlers in processes: what comes back, what their death is, and that none is left behind."""
+"""Handlers in processes: where they run, and how what they return and raise comes back."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import asyncio
 import gc
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,117 +16,13 @@ from typing import Any
 import pytest
 import uvloop
 
-from jobd.engine.processes import ChildDied, Processes, RemoteError, Untransferable
+from jobd.engine.processes import Processes, RemoteError, Untransferable
 from jobd.outcomes import Cancel, Discard, Outcome, RetryAfter, Snooze
 from jobd.storable import encode_error
 from tests.engine import process_handlers as handlers
+from tests.engine.door import Door, running
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-NEVER = 600.0  # a grace that no test waits for
-
-
-class Visit:
-    """A handler that came to the door."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pid: int) -> None:
-        self._reader = reader
-        self._writer = writer
-        self.pid = pid
-
-    def release(self, word: str = "go on") -> None:
-        self._writer.write(word.encode())
-
-    async def said(self) -> str:
-        return (await self._reader.readline()).decode().strip()
-
-    async def over(self) -> None:
-        """Until no process has the connection open any more."""
-        with suppress(ConnectionResetError):
-            await self._reader.read()
-
-
-class Door:
-    """Where handlers in children meet their test."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._visits: asyncio.Queue[Visit] = asyncio.Queue()
-
-    async def visit(self) -> Visit:
-        return await self._visits.get()
-
-    @property
-    def nobody_waits(self) -> bool:
-        return self._visits.empty()
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[Door]:
-        writers = []
-
-        async def arrive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writers.append(writer)
-            pid = int((await reader.readline()).split()[0])
-            self._visits.put_nowait(Visit(reader, writer, pid))
-
-        server = await asyncio.start_unix_server(arrive, self.path)
-        try:
-            yield self
-        finally:
-            server.close()
-            for writer in writers:
-                writer.close()
-                with suppress(OSError):
-                    await writer.wait_closed()
-
-
-@pytest.fixture
-async def door(tmp_path: Path) -> AsyncIterator[Door]:
-    async with Door(str(tmp_path / "door")).open() as door:
-        yield door
-
-
-def children() -> list[str]:
-    """The processes of handlers that this process has."""
-    shown = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=False
-    )
-    return [line for line in shown.stdout.splitlines() if "jobd.engine.child" in line]
-
-
-@pytest.fixture
-async def make() -> AsyncIterator[Callable[..., Processes]]:
-    made: list[Processes] = []
-
-    def make(*, limit: int = 2, grace: float = NEVER) -> Processes:
-        made.append(Processes(limit=limit, grace=grace))
-        return made[-1]
-
-    yield make
-    for processes in made:
-        processes.kill()
-        await processes.close()
-    assert children() == []
-
-
-@pytest.fixture
-def processes(make: Callable[..., Processes]) -> Processes:
-    return make()
-
-
-@asynccontextmanager
-async def running(
-    processes: Processes, function: Callable[..., Any], *args: Any
-) -> AsyncIterator[asyncio.Task[Any]]:
-    """A run under way, which is cancelled at the end."""
-    task = asyncio.ensure_future(processes.run(function, args, {}))
-    try:
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
-# What comes back
 
 
 async def test_a_handler_gets_its_arguments_and_its_result_comes_back(processes: Processes) -> None:
@@ -263,9 +156,6 @@ async def test_raised_exceptions_leave_no_cycles(processes: Processes) -> None:
         gc.enable()
 
 
-# Where handlers run
-
-
 async def test_what_a_handler_prints_goes_where_the_daemon_prints(
     processes: Processes, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -292,9 +182,9 @@ async def test_the_application_s_main_module_is_not_imported(processes: Processe
 
 
 async def test_a_child_serves_one_call_at_a_time_and_there_are_never_more_than_the_limit(
-    make: Callable[..., Processes], door: Door
+    make_processes: Callable[..., Processes], door: Door
 ) -> None:
-    processes = make(limit=2)
+    processes = make_processes(limit=2)
     async with (
         running(processes, handlers.stay, door.path) as first,
         running(processes, handlers.stay, door.path) as second,
@@ -314,266 +204,6 @@ async def test_a_child_serves_one_call_at_a_time_and_there_are_never_more_than_t
 
 async def test_a_handler_may_end_processes_that_it_forked(processes: Processes) -> None:
     assert await processes.run(handlers.terminate_a_fork, (), {}) == -signal.SIGTERM
-
-
-# Deaths
-
-
-@pytest.mark.parametrize(
-    ("handler", "argument", "code", "text"),
-    [
-        (handlers.exit_at_once, 3, 3, "ended with exit code 3 before the handler ended"),
-        (handlers.exit_at_once, 0, 0, "ended with exit code 0 before the handler ended"),
-        (handlers.kill_itself, signal.SIGKILL, -9, "was killed by SIGKILL .*memory"),
-        (handlers.kill_itself, signal.SIGSEGV, -11, "was killed by SIGSEGV before the handler ended"),
-    ],
-)
-async def test_the_death_of_a_child_fails_its_run_alone(
-    processes: Processes, door: Door, handler: Callable[[int], None], argument: int, code: int, text: str
-) -> None:
-    async with running(processes, handlers.stay, door.path) as neighbour:
-        visit = await door.visit()
-        with pytest.raises(ChildDied, match=text) as raised:
-            await processes.run(handler, (argument,), {})
-        assert raised.value.returncode == code
-        assert await processes.run(handlers.add, (1, 2), {}) == 3
-        visit.release("still here")
-        assert await neighbour == "still here"
-
-
-async def test_a_child_that_died_idle_costs_the_next_handler_nothing(
-    processes: Processes, door: Door
-) -> None:
-    idle = await processes.run(handlers.keep_connected, (door.path,), {})
-    visit = await door.visit()
-    os.kill(idle, signal.SIGKILL)
-    assert await processes.run(handlers.pid, (), {}) != idle
-    await visit.over()
-
-
-async def test_a_death_is_seen_though_a_forked_process_lives_on(processes: Processes, door: Door) -> None:
-    with pytest.raises(ChildDied, match="exit code 4"):
-        await processes.run(handlers.fork_and_exit, (door.path,), {})
-    visit = await door.visit()
-    visit.release()
-    await visit.over()
-
-
-async def test_a_child_that_cannot_start_is_told(
-    processes: Processes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "path", [])
-    with pytest.raises(ChildDied, match="exit code 1 before the handler began"):
-        await processes.run(handlers.pid, (), {})
-    monkeypatch.undo()
-    assert await processes.run(handlers.add, (1, 2), {}) == 3
-
-
-async def test_programs_of_a_dead_child_die_with_it(processes: Processes, door: Door) -> None:
-    with pytest.raises(ChildDied, match="exit code 5"):
-        await processes.run(handlers.leave_a_program_behind, (door.path, 5), {})
-    await (await door.visit()).over()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_signals_that_others_send_are_left_to_the_daemon(
-    processes: Processes, door: Door, number: signal.Signals
-) -> None:
-    async with running(processes, handlers.stay, door.path) as run:
-        visit = await door.visit()
-        assert os.getpgid(visit.pid) != os.getpgid(0)
-        os.kill(visit.pid, number)
-        visit.release("not impressed")
-        assert await run == "not impressed"
-    os.kill(visit.pid, number)
-    assert await processes.run(handlers.pid, (), {}) == visit.pid
-
-
-# Being stopped
-
-
-async def test_a_cancelled_handler_may_tidy_up_and_its_child_is_replaced(
-    make: Callable[..., Processes], door: Door
-) -> None:
-    processes = make(limit=1)
-    async with running(processes, handlers.stay_and_tidy_up, door.path) as run:
-        visit = await door.visit()
-        run.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await run
-        assert await visit.said() == "tidied up"
-        await visit.over()
-        assert await processes.run(handlers.pid, (), {}) != visit.pid
-
-
-async def test_a_cancelled_run_ends_at_once_while_its_handler_refuses_to(
-    make: Callable[..., Processes], door: Door
-) -> None:
-    processes = make(limit=1, grace=NEVER)
-    async with running(processes, handlers.stay_whatever_comes, door.path) as run:
-        visit = await door.visit()
-        run.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await run
-        assert await visit.said() == "no"
-        os.kill(visit.pid, 0)
-        processes.kill()
-        await visit.over()
-
-
-async def test_a_handler_that_refuses_to_end_is_killed_after_the_grace(
-    make: Callable[..., Processes], door: Door
-) -> None:
-    processes = make(limit=1, grace=0.05)
-    async with running(processes, handlers.stay_whatever_comes, door.path) as run:
-        visit = await door.visit()
-        run.cancel()
-        await visit.over()
-    assert await processes.run(handlers.add, (1, 2), {}) == 3
-
-
-async def test_a_timeout_around_a_run_stops_its_handler(processes: Processes, door: Door) -> None:
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(NEVER) as timeout:
-            async with running(processes, handlers.stay, door.path) as run:
-                visit = await door.visit()
-                timeout.reschedule(asyncio.get_running_loop().time())
-                await run
-    await visit.over()
-
-
-async def test_a_run_cancelled_while_its_child_starts_leaves_nothing(make: Callable[..., Processes]) -> None:
-    processes = make(limit=1)
-    for turns in range(6):
-        run = asyncio.ensure_future(processes.run(handlers.add, ("x" * 3_000_000,), {}))
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        run.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await run
-    assert await processes.run(handlers.add, (1, 2), {}) == 3
-
-
-async def test_a_run_cancelled_while_it_waits_for_a_child_disturbs_nobody(
-    make: Callable[..., Processes], door: Door
-) -> None:
-    processes = make(limit=1)
-    async with running(processes, handlers.stay, door.path) as run:
-        visit = await door.visit()
-        async with running(processes, handlers.pid) as waiting:
-            await asyncio.sleep(0)
-        assert waiting.cancelled()
-        visit.release("done")
-        assert await run == "done"
-    assert await processes.run(handlers.pid, (), {}) == visit.pid
-
-
-async def test_programs_that_a_handler_started_are_killed_with_it(
-    make: Callable[..., Processes], door: Door
-) -> None:
-    processes = make(grace=0.05)
-    async with running(processes, handlers.stay_beside_a_program, door.path):
-        visit = await door.visit()
-    await visit.over()
-
-
-async def test_kill_works_from_another_thread_while_the_loop_is_stuck(
-    processes: Processes, tmp_path: Path
-) -> None:
-    path = str(tmp_path / "door")
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen()
-        async with running(processes, handlers.stay_whatever_comes, path) as run:
-            connection, _ = await asyncio.to_thread(listener.accept)
-            with connection:
-                thread = threading.Thread(target=processes.kill)
-                thread.start()
-                # From here to the end of the connection the loop does not turn.
-                while connection.recv(100):
-                    pass
-                thread.join()
-            with pytest.raises(ChildDied, match="SIGKILL"):
-                await run
-
-
-async def test_a_killed_run_that_waits_for_a_child_does_not_begin_and_later_ones_do(
-    make: Callable[..., Processes], door: Door
-) -> None:
-    processes = make(limit=1)
-    async with (
-        running(processes, handlers.stay, door.path),
-        running(processes, handlers.stay, door.path) as waiting,
-    ):
-        await door.visit()
-        processes.kill()
-        processes.kill()
-        with pytest.raises(ChildDied, match="before the handler began"):
-            await waiting
-        assert await processes.run(handlers.add, (1, 2), {}) == 3
-        assert door.nobody_waits
-
-
-async def test_close_ends_the_idle_and_the_busy_and_refuses_new_runs(
-    make: Callable[..., Processes], door: Door
-) -> None:
-    processes = make(limit=3)
-    async with (
-        running(processes, handlers.stay_and_tidy_up, door.path) as busy,
-        running(processes, handlers.stay, door.path) as other,
-    ):
-        await processes.run(handlers.keep_connected, (door.path,), {})
-        for _ in range(3):
-            await door.visit()
-        assert len(children()) == 3
-        await processes.close()
-        assert children() == []
-        for run in (busy, other):
-            with pytest.raises(ChildDied, match="exit code 143"):
-                await run
-    with pytest.raises(RuntimeError, match="closed"):
-        await processes.run(handlers.pid, (), {})
-    await processes.close()
-
-
-async def test_a_close_that_is_cut_short_kills(make: Callable[..., Processes], door: Door) -> None:
-    processes = make(grace=NEVER)
-    async with running(processes, handlers.stay_whatever_comes, door.path):
-        visit = await door.visit()
-        closing = asyncio.ensure_future(processes.close())
-        assert await visit.said() == "no"
-        closing.cancel()
-        await visit.over()
-
-
-# When the daemon dies
-
-DAEMON = """
-import asyncio, sys
-from jobd.engine.processes import Processes
-from tests.engine import process_handlers as handlers
-
-async def main(door):
-    processes = Processes(limit=2)
-    await processes.run(handlers.keep_connected, (door,), {})
-    busy = asyncio.ensure_future(processes.run(handlers.stay_whatever_comes, (door,), {}))
-    idle = asyncio.ensure_future(processes.run(handlers.keep_connected, (door,), {}))
-    await busy
-
-asyncio.run(main(sys.argv[1]))
-"""
-
-
-async def test_children_die_with_the_daemon_whatever_their_handlers_do(door: Door) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    daemon = subprocess.Popen([sys.executable, "-c", DAEMON, door.path], env=environment)
-    try:
-        visits = [await door.visit() for _ in range(3)]
-    finally:
-        daemon.kill()
-        daemon.wait()
-    for visit in visits:
-        await visit.over()
 
 
 async def test_a_hundred_calls_at_once_are_all_answered(processes: Processes) -> None:

@@ -15,7 +15,7 @@ from examples.sneaky_klaus.app import create_jobs
 from examples.sneaky_klaus.clock import Clock
 from examples.sneaky_klaus.exchanges import Connection, Pool
 from examples.sneaky_klaus.reminders import schedule_reminders, send_reminders
-from jobd import JobContext
+from jobd import Job, JobContext
 from jobd.handlers.email import Email
 
 NOON = datetime(2026, 10, 1, 12, tzinfo=UTC)
@@ -26,10 +26,10 @@ class Klaus:
 
     pool: Pool
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, **settings: Any) -> None:
         self.now = NOON
         self.clock = Clock(real_now=lambda: self.now)
-        self.jobs = create_jobs(clock=self.clock, database_url=database_url)
+        self.jobs = create_jobs(clock=self.clock, database_url=database_url, **settings)
         self.log = structlog.get_logger()
         self.result: Any = None
 
@@ -96,6 +96,13 @@ class Klaus:
         await send_reminders(self.ctx, self.clock, exchange_id, days, planned)
         return self.result
 
+    async def let_run(self, unique_key: str, *, at: datetime) -> Job:
+        """Set the clock, and let a running daemon run this job now, whatever time it was given."""
+        self.now = at
+        [job] = await self.query(f"select id from jobd.jobs where unique_key = '{unique_key}'")
+        await self.jobs.run_now(job["id"])
+        return await self.jobs.wait(job["id"], timeout=20)
+
     async def mails(self) -> list[Any]:
         """The queued mails' jobs."""
         return await self.query("select * from jobd.jobs where kind = 'email' order by id")
@@ -110,8 +117,8 @@ class Klaus:
 
 
 @asynccontextmanager
-async def opened(database_url: str) -> AsyncIterator[Klaus]:
-    klaus = Klaus(database_url)
+async def opened(database_url: str, **settings: Any) -> AsyncIterator[Klaus]:
+    klaus = Klaus(database_url, **settings)
     async with klaus.jobs, exchanges.opened(database_url) as klaus.pool:
         yield klaus
 

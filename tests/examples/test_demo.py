@@ -33,14 +33,16 @@ class Demo:
         )
         self.lines: list[str] = []
 
-    def read_until(self, pattern: str) -> str:
-        """Wait for a line that has this in it; return the line."""
+    def read_until(self, *patterns: str) -> str:
+        """Wait until each of these was in some line from now on; return the last of the lines."""
         assert self.process.stdout is not None
+        missing = set(patterns)
         for line in self.process.stdout:
             self.lines.append(line)
-            if re.search(pattern, line):
+            missing = {pattern for pattern in missing if not re.search(pattern, line)}
+            if not missing:
                 return line
-        raise AssertionError(f"no {pattern!r} in:\n{''.join(self.lines)}{self.errors()}")
+        raise AssertionError(f"no {missing} in:\n{''.join(self.lines)}{self.errors()}")
 
     def errors(self) -> str:
         assert self.process.stderr is not None
@@ -92,11 +94,12 @@ def demo() -> Iterator[Callable[..., Demo]]:
 
 
 def test_reminder_mails_arrive_and_ctrl_c_leaves_nothing_behind(demo: Callable[..., Demo]):
-    running = demo("--seconds-per-day", "0.5", "--http-port", "0")
+    running = demo("--seconds-per-day", "1", "--http-port", "0")
     metrics = running.read_until("/metrics").split()[-1]
     assert httpx.get(metrics.replace("/metrics", "/readyz")).status_code == 200
-    running.read_until("mail .* Family dinner is tomorrow")
-    running.read_until("completed .* Family dinner")
+    running.read_until(
+        "mary.* Family dinner is tomorrow", "completed .* Family dinner", "purged .* Book club"
+    )
     told = "".join(running.lines)
     for days in ("in 7 days", "in 3 days", "tomorrow"):
         assert f"ada@example.com got: Office party is {days}" in told

@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 # What two databases must have in common to have the same schema.
 CATALOG = {
     "columns": """
-        select c.relname, c.relkind, c.reloptions, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
-               pg_get_expr(d.adbin, d.adrelid), obj_description(c.oid), col_description(c.oid, a.attnum)
-          from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+        select c.relname, c.relkind, c.reloptions, a.attname, format_type(a.atttypid, a.atttypmod),
+               a.attnotnull, pg_get_expr(d.adbin, d.adrelid), col_description(c.oid, a.attnum)
+          from pg_class c
+          join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
           left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
          where c.relnamespace = 'jobd'::regnamespace order by c.relname, a.attnum""",
     "constraints": """
         select conrelid::regclass::text, conname, pg_get_constraintdef(oid) from pg_constraint
          where connamespace = 'jobd'::regnamespace order by 1, 2""",
-    "indexes": "select tablename, indexname, indexdef from pg_indexes where schemaname = 'jobd' order by 1, 2",
+    "indexes": """
+        select tablename, indexname, indexdef from pg_indexes where schemaname = 'jobd' order by 1, 2""",
     "views": "select viewname, definition from pg_views where schemaname = 'jobd' order by 1",
     "functions": """
         select proname, pg_get_functiondef(oid) from pg_proc
@@ -52,10 +54,14 @@ async def schema(session: Session) -> dict[str, list[Any]]:
 
 
 async def tables(session: Session) -> int:
-    return int(await session.fetchval("select count(*) from pg_class where relnamespace = to_regnamespace('jobd')"))
+    return int(
+        await session.fetchval("select count(*) from pg_class where relnamespace = to_regnamespace('jobd')")
+    )
 
 
-async def test_ten_migrations_of_an_empty_database_apply_each_file_once(empty_database_url: str, session: Session):
+async def test_ten_migrations_of_an_empty_database_apply_each_file_once(
+    empty_database_url: str, session: Session
+):
     applied = await asyncio.gather(*[migrate(empty_database_url) for _ in range(10)])
     shipped = [f"{migration.version:04}_{migration.name}" for migration in migrations()]
     assert sorted(applied) == [[]] * 9 + [shipped]
@@ -87,7 +93,7 @@ async def test_functions_of_another_release_are_made_anew(empty_database_url: st
     before = await schema(session)
     await session.execute(
         "create or replace function jobd.wake(queues text[]) returns void language sql as 'select';"
-        "create or replace function jobd.functions_version() returns text language sql as $$ select 'other' $$"
+        "create or replace function jobd.functions_version() returns text language sql as 'select $$other$$'"
     )
     assert await migrate(empty_database_url) == []
     assert await schema(session) == before
@@ -98,7 +104,7 @@ async def test_a_newer_schema_is_refused_and_left_as_it_is(empty_database_url: s
     await session.execute("insert into jobd.schema_version (version, name) values (9999, 'future')")
     before = await schema(session)
     for verb in (migrate, check):
-        with pytest.raises(SchemaTooNew, match="version 9999.*upgrade jobd"):
+        with pytest.raises(SchemaTooNew, match=r"version 9999.*upgrade jobd"):
             await verb(Database(empty_database_url))
     assert await schema(session) == before
 
@@ -116,7 +122,9 @@ async def test_check_is_content_after_a_migration(empty_database_url: str):
     assert await found_version(Database(empty_database_url)) == needed_version()
 
 
-async def test_a_migration_polls_for_the_lock_and_never_waits_in_it(empty_database_url: str, session: Session):
+async def test_a_migration_polls_for_the_lock_and_never_waits_in_it(
+    empty_database_url: str, session: Session
+):
     holder = await asyncpg.connect(empty_database_url)
     await holder.execute("begin")
     await holder.execute(f"select pg_advisory_xact_lock({LOCK})")
@@ -158,13 +166,15 @@ async def test_a_role_that_may_only_read_finds_a_current_schema_good(
     weak_url: str, empty_database_url: str, session: Session
 ):
     await migrate(empty_database_url)
-    role = weak_url.split("//")[1].split("@")[0]
-    await session.execute(f"grant usage on schema jobd to {role}; grant select on all tables in schema jobd to {role}")
+    role = weak_url.split("//")[1].split("@", maxsplit=1)[0]
+    await session.execute(
+        f"grant usage on schema jobd to {role}; grant select on all tables in schema jobd to {role}"
+    )
     assert await migrate(weak_url) == []
     await check(Database(weak_url))
     # Functions of another release are left to somebody who may change them.
     await session.execute(
-        "create or replace function jobd.functions_version() returns text language sql as $$ select 'other' $$"
+        "create or replace function jobd.functions_version() returns text language sql as 'select $$other$$'"
     )
     assert await migrate(weak_url) == []
 

@@ -28,9 +28,11 @@ BATCH = 500
 # Written without the indexes, which are made again afterwards: half the time.
 ROWS = """
     insert into {table} (id, queue, kind, tenant_id, state, priority, run_at, deadline_at, deadline_policy,
-                         delay_tolerance, payload, crashes, claim_no, attempt, worker_id, claimed_at, unique_key, created_at)
-    select ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'q' || n % 5, 'kind' || n % 7, case when n % 3 = 0 then 'tenant' || n % 11 end, kind.state,
-           (n % 4 = 0)::int, now() + kind.due, now() + kind.due, case when n % 50 = 0 then 'drop' else 'run' end,
+                         delay_tolerance, payload, crashes, claim_no, attempt, worker_id, claimed_at,
+                         unique_key, created_at)
+    select ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'q' || n % 5, 'kind' || n % 7,
+           case when n % 3 = 0 then 'tenant' || n % 11 end, kind.state, (n % 4 = 0)::int, now() + kind.due,
+           now() + kind.due, case when n % 50 = 0 then 'drop' else 'run' end,
            case when n % 50 = 0 then interval '1 hour' end, jsonb_build_object('n', n), 0,
            (kind.state = 'running')::int, (kind.state = 'running')::int,
            case when kind.state = 'running' then {worker}::uuid end,
@@ -66,7 +68,9 @@ class Million:
             self._do(f"create table {name} (like jobd.jobs including all)")
             self._do(f"alter table {name} set (autovacuum_enabled = off)")
             state = name.removeprefix("all_")
-            self._rows(name, first=1, last=rows, state=state, due="1 hour" if state == "scheduled" else "-1 second")
+            self._rows(
+                name, first=1, last=rows, state=state, due="1 hour" if state == "scheduled" else "-1 second"
+            )
             self._do(f"analyze {name}")
         indexes = self._session.execute(
             "select indexrelid::regclass::text, pg_get_indexdef(indexrelid) from pg_index"
@@ -87,8 +91,8 @@ class Million:
         for _, definition in indexes:
             self._do(definition)
         self._do(
-            "insert into jobd.workers (id, host, pid, version, queues, kinds, roles, concurrency, started_at, beat_at,"
-            " confirmed_since, lease_until)"
+            "insert into jobd.workers (id, host, pid, version, queues, kinds, roles, concurrency,"
+            " started_at, beat_at, confirmed_since, lease_until)"
             " select %s, 'h', 1, '0', '{}', '{}', '{}', 1, now(), now(), now(), now() + interval '1 day'",
             WORKER,
         )
@@ -99,7 +103,7 @@ class Million:
     def ids(self, where: str, count: int) -> list[UUID]:
         """Some jobs, not neighbours."""
         text = f"select id from jobd.jobs where {where} order by md5(id::text) limit %s"
-        return [row[0] for row in self._session.execute(text, [count])]  # type: ignore[arg-type]
+        return [row[0] for row in self._session.execute(text, [count])]
 
     def assume(self, statistics: str) -> None:
         """Let the planner believe that `jobd.jobs` is as it was when ANALYZE ran."""
@@ -119,19 +123,25 @@ class Million:
                 ).format(names=names, twin=statistics)
             )
             self._do(
-                "update pg_class real set reltuples = twin.reltuples, relpages = twin.relpages from pg_class twin"
-                " where real.oid = 'jobd.jobs'::regclass and twin.oid = %s::regclass",
+                "update pg_class real set reltuples = twin.reltuples, relpages = twin.relpages"
+                " from pg_class twin where real.oid = 'jobd.jobs'::regclass and twin.oid = %s::regclass",
                 statistics,
             )
             # The twin's indexes have other names, but the same columns and predicates.
-            numbered = """select indexrelid, row_number() over (order by indkey::text, pg_get_expr(indpred, indrelid)) as n
-                            from pg_index where indrelid = {}::regclass"""
             moved = self._session.execute(
-                sql.SQL(
-                    f"update pg_class c set reltuples = t.reltuples, relpages = t.relpages"
-                    f"  from ({numbered}) real join ({numbered}) twin using (n) join pg_class t on t.oid = twin.indexrelid"
-                    f" where c.oid = real.indexrelid"
-                ).format("jobd.jobs", statistics)
+                """
+                with indexes as (
+                    select indrelid, indexrelid, indkey::text,
+                           coalesce(pg_get_expr(indpred, indrelid), '') as predicate
+                      from pg_index
+                )
+                update pg_class c set reltuples = t.reltuples, relpages = t.relpages
+                  from indexes real join indexes twin using (indkey, predicate)
+                  join pg_class t on t.oid = twin.indexrelid
+                 where c.oid = real.indexrelid
+                   and real.indrelid = 'jobd.jobs'::regclass and twin.indrelid = %s::regclass
+                """,
+                [statistics],
             ).rowcount
         assert moved > 5
 
@@ -148,7 +158,9 @@ class Million:
         scans = [
             node
             for node in nodes(plan["Plan"])
-            if node.get("Relation Name") == "jobs" and node["Node Type"].endswith("Scan") and node["Actual Loops"]
+            if node.get("Relation Name") == "jobs"
+            and node["Node Type"].endswith("Scan")
+            and node["Actual Loops"]
         ]
         rows = sum(sum(node.get(key, 0) for key in READ) * node["Actual Loops"] for node in scans)
         return Reading(
@@ -161,16 +173,22 @@ class Million:
         )
 
     def _do(self, text: str, *arguments: object) -> None:
-        self._session.execute(text, arguments or None)  # type: ignore[arg-type]
+        self._session.execute(text, arguments or None)
 
-    def _rows(self, table: str, *, first: int, last: int, state: str, due: str, worker: UUID = WORKER) -> None:
+    def _rows(
+        self, table: str, *, first: int, last: int, state: str, due: str, worker: UUID = WORKER
+    ) -> None:
         if last:
             self._session.execute(
-                sql.SQL(ROWS).format(  # type: ignore[arg-type]
-                    table=sql.SQL(table), first=first, last=last, state=state, worker=worker,
+                sql.SQL(ROWS).format(
+                    table=sql.SQL(table),
+                    first=first,
+                    last=last,
+                    state=state,
+                    worker=worker,
                     due=sql.SQL("interval {}").format(due),
                 )
-            )  # fmt: skip
+            )
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

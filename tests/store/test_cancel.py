@@ -17,7 +17,9 @@ from tests.store.conftest import Ear, Held
 
 
 @pytest.mark.parametrize("state", ["scheduled", "ready"])
-async def test_a_waiting_job_ends_cancelled_with_the_reason(door: Link, store: Store, reader: Reader, state: str):
+async def test_a_waiting_job_ends_cancelled_with_the_reason(
+    door: Link, store: Store, reader: Reader, state: str
+):
     id = await make_job(door, state=state, claim_no=2, attempt=1)
     assert await store.cancel(id, reason="not needed") is JobState.CANCELLED
     job = await reader.get(id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -78,7 +79,9 @@ async def test_a_job_is_claimed_once_by_two_workers_that_claim_at_the_same_time(
     assert [claim.id for claim in theirs] == jobs[4:]
 
 
-async def test_a_claim_that_is_rolled_back_leaves_the_job_ready(door: Link, store: Store, held: Held, worker: UUID):
+async def test_a_claim_that_is_rolled_back_leaves_the_job_ready(
+    door: Link, store: Store, held: Held, worker: UUID
+):
     id = await make_job(door)
     await Store(held).claim(worker, rooms={"default": 1})
     await held.rollback()
@@ -116,6 +119,26 @@ async def test_kinds_that_are_full_or_unknown_are_left_for_others(door: Link, st
     assert await ids(store, worker, skipped_kinds=["full", "unknown"], suspects=1) == [free]
 
 
+async def test_kinds_with_a_limit_come_only_through_the_room_that_is_theirs(
+    door: Link, store: Store, worker: UUID
+):
+    limited = await make_jobs(door, 5, kind="limited")
+    free = await make_jobs(door, 5, kind="free")
+    claims = await store.claim(
+        worker, rooms={"default": 3}, limited_rooms={"default": 2}, limited_kinds=["limited"]
+    )
+    assert [claim.id for claim in claims] == limited[:2] + free[:3]
+
+
+async def test_the_two_rooms_of_a_queue_never_give_a_job_twice(door: Link, store: Store, worker: UUID):
+    free = await make_jobs(door, 5, kind="free")
+    claims = await store.claim(
+        worker, rooms={"default": 3}, limited_rooms={"default": 2}, limited_kinds=["limited"]
+    )
+    assert [claim.id for claim in claims] == free[:3]
+    assert {claim.claim_no for claim in claims} == {1}
+
+
 async def test_at_most_so_many_jobs_that_crashed_a_worker_come_along(door: Link, store: Store, worker: UUID):
     suspects = {await make_job(door, queue=queue, crashes=1) for queue in ("a", "a", "b")}
     good = set(await make_jobs(door, 2, queue="a"))
@@ -125,6 +148,15 @@ async def test_at_most_so_many_jobs_that_crashed_a_worker_come_along(door: Link,
     (second,) = await store.claim(worker, rooms=rooms, suspects=1)
     (third,) = await store.claim(worker, rooms=rooms, suspects=1)
     assert {first.id, second.id, third.id} == suspects
+
+
+async def test_of_the_jobs_that_crashed_a_worker_the_most_urgent_comes_first(
+    door: Link, store: Store, worker: UUID
+):
+    first = await make_job(door, crashes=1)
+    urgent = await make_job(door, crashes=1, priority=9)
+    last = await make_job(door, crashes=2)
+    assert [(await ids(store, worker, suspects=1))[0] for _ in range(3)] == [urgent, first, last]
 
 
 async def test_a_worker_without_a_row_claims_nothing(door: Link, store: Store):
@@ -151,11 +183,13 @@ async def test_the_lease_is_judged_by_the_time_of_the_claim(door: Link, store: S
 
 async def test_a_job_of_policy_drop_is_not_started_after_its_deadline(door: Link, store: Store, worker: UUID):
     long_ago = datetime.now(UTC) - timedelta(hours=1)
-    late = {"run_at": long_ago, "delay_tolerance": 60 * SECOND}
+    late: dict[str, Any] = {"run_at": long_ago, "delay_tolerance": 60 * SECOND}
     await make_job(door, deadline_policy="drop", **late)
     await make_job(door, deadline_policy="drop", crashes=1, **late)
     runs_anyway = await make_job(door, deadline_policy="run", **late)
-    in_time = await make_job(door, deadline_policy="drop", run_at=long_ago, delay_tolerance=timedelta(hours=2))
+    in_time = await make_job(
+        door, deadline_policy="drop", run_at=long_ago, delay_tolerance=timedelta(hours=2)
+    )
     without_tolerance = await make_job(door, deadline_policy="drop", run_at=long_ago)
     claimed = await ids(store, worker, suspects=1)
     assert set(claimed) == {runs_anyway, in_time, without_tolerance}

@@ -46,10 +46,18 @@ async def test_a_job_for_a_time_that_has_passed_is_ready(store: Store, reader: R
 
 async def test_everything_that_is_given_is_stored(store: Store, reader: Reader):
     given: dict[str, Any] = {
-        "queue": "mail", "kind": "send", "priority": -3, "tenant_id": "t", "use_case": "u", "unique_key": "k",
-        "concurrency_key": "c", "delay_tolerance": 60 * SECOND, "deadline_policy": "drop", "max_attempts": 7,
+        "queue": "mail",
+        "kind": "send",
+        "priority": -3,
+        "tenant_id": "t",
+        "use_case": "u",
+        "unique_key": "k",
+        "concurrency_key": "c",
+        "delay_tolerance": 60 * SECOND,
+        "deadline_policy": "drop",
+        "max_attempts": 7,
         "timeout": 5 * SECOND,
-    }  # fmt: skip
+    }
     enqueued = await store.enqueue(new_job(backoff='{"kind": "linear"}', headers='{"tags": ["a"]}', **given))
     job = await reader.get(enqueued.id)
     for name, value in given.items():
@@ -208,7 +216,9 @@ async def test_a_sleeping_worker_of_the_queue_is_woken(door: Link, store: Store,
 
 
 @pytest.mark.parametrize("awake", [{}, {"sleeping_until": datetime.now(UTC) - SECOND}])
-async def test_nobody_is_notified_where_nobody_sleeps(door: Link, store: Store, ear: Ear, awake: dict[str, Any]):
+async def test_nobody_is_notified_where_nobody_sleeps(
+    door: Link, store: Store, ear: Ear, awake: dict[str, Any]
+):
     """NOTIFY serialises the commits of the whole server: it must be rare."""
     await make_worker(door, **awake)
     await make_worker(door, lease=-SECOND, sleeping_until=datetime.now(UTC) + 60 * SECOND)
@@ -217,7 +227,9 @@ async def test_nobody_is_notified_where_nobody_sleeps(door: Link, store: Store, 
     assert await ear.heard() == []
 
 
-async def test_enqueue_many_puts_one_job_a_payload_into_the_queue(store: Store, reader: Reader, ear: Ear, door: Link):
+async def test_enqueue_many_puts_one_job_a_payload_into_the_queue(
+    store: Store, reader: Reader, ear: Ear, door: Link
+):
     await make_worker(door, queues=["mail"], sleeping_until=datetime.now(UTC) + 60 * SECOND)
     ids = [uuid7() for _ in range(100)]
     given = new_job(queue="mail", priority=3, tenant_id="t", headers='{"tags": ["a"]}', max_attempts=2)

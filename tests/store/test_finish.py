@@ -9,14 +9,17 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from jobd.door import Link, PartitionMissing, Refused
+from jobd.door import Link
+from jobd.errors import PartitionMissing, Refused
 from jobd.job import FINISHED, FinishedRun, JobState
 from jobd.reader import Reader
 from jobd.store import Store
 from tests.factories import SECOND, make_job, make_jobs, make_worker, scalar
 from tests.store.conftest import Ear, Held
 
-ERROR = '{"type": "ValueError", "message": "no", "attempt": 1, "at": "2025-01-01T00:00:00Z", "traceback": null}'
+ERROR = (
+    '{"type": "ValueError", "message": "no", "attempt": 1, "at": "2025-01-01T00:00:00Z", "traceback": null}'
+)
 
 
 def run(id: UUID, state: JobState = JobState.SUCCEEDED, claim_no: int = 1, **rest: Any) -> FinishedRun:
@@ -28,10 +31,24 @@ async def test_a_finished_job_leaves_for_the_history_with_everything(
     door: Link, store: Store, reader: Reader, state: JobState
 ):
     id = await make_job(
-        door, state="running", claim_no=3, attempt=2, payload={"a": [1]}, tenant_id="t", unique_key="k",
-        priority=4, headers={"tags": ["x"]}, errors=[{"type": "E"}], progress={"fraction": 0.5}, timeout=5 * SECOND,
-        delay_tolerance=60 * SECOND, crashes=1, generation=1, max_attempts=9, backoff={"kind": "linear"},
-    )  # fmt: skip
+        door,
+        state="running",
+        claim_no=3,
+        attempt=2,
+        payload={"a": [1]},
+        tenant_id="t",
+        unique_key="k",
+        priority=4,
+        headers={"tags": ["x"]},
+        errors=[{"type": "E"}],
+        progress={"fraction": 0.5},
+        timeout=5 * SECOND,
+        delay_tolerance=60 * SECOND,
+        crashes=1,
+        generation=1,
+        max_attempts=9,
+        backoff={"kind": "linear"},
+    )
     before = await reader.get(id)
     answer = await store.finish([run(id, state, claim_no=3, reason="why", result='{"r": 1}', error=ERROR)])
     assert answer == {id: state}
@@ -76,7 +93,9 @@ async def test_finish_by_a_rescued_worker_changes_nothing(door: Link, store: Sto
     assert (job.state, job.claim_no, len(job.errors)) == (JobState.READY, 2, 1)
 
 
-async def test_finish_by_a_worker_that_was_overtaken_changes_nothing(door: Link, store: Store, reader: Reader):
+async def test_finish_by_a_worker_that_was_overtaken_changes_nothing(
+    door: Link, store: Store, reader: Reader
+):
     id = await make_job(door, state="running")
     worker = await make_worker(door)
     await store.rescue(batch=1, crash_limit=3)
@@ -237,7 +256,9 @@ async def test_a_result_that_cannot_be_stored_is_refused_and_changes_nothing(
 async def test_a_job_that_goes_back_to_ready_wakes_a_worker_that_sleeps(door: Link, store: Store, ear: Ear):
     await make_worker(door, sleeping_until=datetime.now(UTC) + 60 * SECOND)
     ready, later = await make_jobs(door, 2, state="running")
-    await store.finish([run(ready, JobState.READY, unburned=True), run(later, JobState.SCHEDULED, delay=SECOND)])
+    await store.finish(
+        [run(ready, JobState.READY, unburned=True), run(later, JobState.SCHEDULED, delay=SECOND)]
+    )
     assert await ear.heard() == [("jobd_wake", "default")]
 
 

@@ -85,7 +85,9 @@ def test_stage_reads_what_it_moves(jobs: Million):
     assert BATCH <= reading.rows <= 4 * BATCH, reading.plan
 
 
-@pytest.mark.parametrize("states", [["succeeded"], ["scheduled"], ["succeeded", "dead", "scheduled", "ready"]])
+@pytest.mark.parametrize(
+    "states", [["succeeded"], ["scheduled"], ["succeeded", "dead", "scheduled", "ready"]]
+)
 def test_finish_reads_what_it_ends(jobs: Million, states: list[str]):
     assert_reads(finish(jobs, states), BATCH)
 

@@ -24,7 +24,9 @@ async def test_progress_is_recorded_and_replaced(door: Link, store: Store, reade
     assert (job.progress, job.claim_no, job.state) == ({"fraction": 0.5, "note": "half"}, 3, JobState.RUNNING)
 
 
-@pytest.mark.parametrize(("state", "claim_no"), [("running", 5), ("ready", 4), ("scheduled", 4), ("succeeded", 4)])
+@pytest.mark.parametrize(
+    ("state", "claim_no"), [("running", 5), ("ready", 4), ("scheduled", 4), ("succeeded", 4)]
+)
 async def test_progress_of_a_lost_claim_changes_nothing(
     door: Link, store: Store, reader: Reader, state: str, claim_no: int
 ):
@@ -38,9 +40,7 @@ async def test_progress_of_an_unknown_job_says_that_the_claim_is_lost(store: Sto
     assert not await store.progress(uuid4(), 1, HALF)
 
 
-async def test_progress_that_waits_for_a_rescue_is_lost(
-    door: Link, store: Store, held: Held, reader: Reader
-):
+async def test_progress_that_waits_for_a_rescue_is_lost(door: Link, store: Store, held: Held, reader: Reader):
     id = await make_job(door, state="running")
     await Store(held).rescue(batch=1, crash_limit=3)
     assert not await held.commit_under(store.progress(id, 1, HALF))

@@ -52,7 +52,9 @@ async def test_a_cancel_that_commits_while_a_release_waits_for_it_wins(
     assert (await reader.get(id)).state is JobState.CANCELLED
 
 
-async def test_a_release_that_waits_for_a_rescue_is_stale(door: Link, store: Store, held: Held, reader: Reader):
+async def test_a_release_that_waits_for_a_rescue_is_stale(
+    door: Link, store: Store, held: Held, reader: Reader
+):
     id = await make_job(door, state="running")
     await Store(held).rescue(batch=1, crash_limit=3)
     assert await held.commit_under(store.release([(id, 1)])) == set()

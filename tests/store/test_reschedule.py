@@ -20,7 +20,8 @@ NOW = datetime.now(UTC)
 
 @pytest.mark.parametrize("state", ["scheduled", "ready"])
 @pytest.mark.parametrize(
-    ("shift", "expected"), [(60 * SECOND, JobState.SCHEDULED), (0 * SECOND, JobState.READY), (-SECOND, JobState.READY)]
+    ("shift", "expected"),
+    [(60 * SECOND, JobState.SCHEDULED), (0 * SECOND, JobState.READY), (-SECOND, JobState.READY)],
 )
 async def test_the_time_decides_whether_the_job_is_ready(
     door: Link, store: Store, reader: Reader, state: str, shift: object, expected: JobState
@@ -35,7 +36,12 @@ async def test_the_time_decides_whether_the_job_is_ready(
 
 @pytest.mark.parametrize(
     ("state", "run_at"),
-    [("scheduled", NOW + 60 * SECOND), ("ready", NOW - SECOND), ("ready", NOW + SECOND), ("scheduled", NOW - SECOND)],
+    [
+        ("scheduled", NOW + 60 * SECOND),
+        ("ready", NOW - SECOND),
+        ("ready", NOW + SECOND),
+        ("scheduled", NOW - SECOND),
+    ],
 )
 async def test_another_priority_leaves_time_and_state_alone(
     door: Link, store: Store, reader: Reader, state: str, run_at: datetime
@@ -84,6 +90,6 @@ async def test_a_reschedule_that_waits_for_staging_still_counts(
 
 
 async def test_a_job_that_becomes_ready_wakes_a_worker_that_sleeps(door: Link, store: Store, ear: Ear):
-    await make_worker(door, sleeping_until=NOW + 60 * SECOND)
+    await make_worker(door, sleeping_until=NOW + 3600 * SECOND)
     await store.reschedule(await make_job(door, state="scheduled"), run_at=NOW, now=NOW)
     assert await ear.heard() == [("jobd_wake", "default")]

@@ -1,4 +1,4 @@
-"""rescue: running -> ready | cancelled | dead, for jobs whose worker has no row; and who may take that row."""
+"""rescue: running -> ready | cancelled | dead, for jobs whose worker has no row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ async def test_an_orphan_is_ready_again_with_a_crash_and_without_an_attempt_burn
     door: Link, store: Store, reader: Reader
 ):
     worker = uuid4()
-    id = await make_job(door, state="running", worker_id=worker, attempt=3, claim_no=5, progress={"fraction": 0.1})
+    id = await make_job(
+        door, state="running", worker_id=worker, attempt=3, claim_no=5, progress={"fraction": 0.1}
+    )
     assert await store.rescue(batch=10, crash_limit=3) == {id: JobState.READY}
     job = await reader.get(id)
     assert (job.state, job.claim_no, job.attempt, job.crashes) == (JobState.READY, 6, 2, 1)

@@ -21,18 +21,42 @@ ENDED = ["succeeded", "cancelled", "dead"]
 @pytest.mark.parametrize("state", ENDED)
 async def test_a_job_that_has_ended_starts_anew(door: Link, store: Store, reader: Reader, state: str):
     id = await make_job(
-        door, state=state, claim_no=8, attempt=10, crashes=2, generation=3, payload={"a": 1}, errors=[{"type": "E"}],
-        priority=5, tenant_id="t", unique_key="k", headers={"tags": ["x"]}, max_attempts=10, timeout=5 * SECOND,
-        delay_tolerance=60 * SECOND, result=1, reason="why", progress={"fraction": 1}, backoff={"kind": "linear"},
+        door,
+        state=state,
+        claim_no=8,
+        attempt=10,
+        crashes=2,
+        generation=3,
+        payload={"a": 1},
+        errors=[{"type": "E"}],
+        priority=5,
+        tenant_id="t",
+        unique_key="k",
+        headers={"tags": ["x"]},
+        max_attempts=10,
+        timeout=5 * SECOND,
+        delay_tolerance=60 * SECOND,
+        result=1,
+        reason="why",
+        progress={"fraction": 1},
+        backoff={"kind": "linear"},
         cancel_requested_at=datetime.now(UTC),
-    )  # fmt: skip
+    )
     before = await reader.get(id)
     now = datetime.now(UTC)
     assert await store.retry(id, now=now) == 4
     job = await reader.get(id)
     assert (job.state, job.generation, job.attempt, job.crashes, job.claim_no) == (JobState.READY, 4, 0, 0, 8)
     assert (job.run_at, job.deadline_at) == (now, now + 60 * SECOND)
-    cleared = ("worker_id", "claimed_at", "finished_at", "cancel_requested_at", "result", "reason", "progress")
+    cleared = (
+        "worker_id",
+        "claimed_at",
+        "finished_at",
+        "cancel_requested_at",
+        "result",
+        "reason",
+        "progress",
+    )
     assert [getattr(job, name) for name in cleared] == [None] * len(cleared)
     changed = {"state", "generation", "attempt", "crashes", "run_at", "deadline_at", *cleared}
     for name in before.__slots__:

@@ -67,7 +67,7 @@ async def test_a_job_that_is_being_rescheduled_is_passed_over(door: Link, store:
 
 
 async def test_staging_wakes_each_queue_once(door: Link, store: Store, ear: Ear):
-    await make_worker(door, queues=["a", "b", "c"], sleeping_until=NOW + 60 * SECOND)
+    await make_worker(door, queues=["a", "b", "c"], sleeping_until=NOW + 3600 * SECOND)
     for queue in ("a", "a", "b", "unserved"):
         await make_job(door, state="scheduled", queue=queue, run_at=NOW - SECOND)
     assert await store.stage(batch=10) == 4

@@ -1,0 +1,192 @@
+"""The ends of runs become durable: all of them, whatever is in them, and only while the claim is ours."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+import pytest
+
+from jobd import Jobs, JobState
+from jobd.door import Link
+from jobd.engine.finisher import Finisher
+from jobd.engine.holdings import Holdings, Run
+from jobd.events import Events, JobFinished, RunStale
+from jobd.job import FinishedRun
+from jobd.reader import Reader
+from jobd.store import Store
+from tests.engine.running import ran
+from tests.factories import claimed, make_job, make_jobs, query
+from tests.signals import expect
+
+
+class Desk:
+    """A finisher on a connection of its own, and what it holds."""
+
+    def __init__(self, link: Link) -> None:
+        self.events = Events()
+        self.holdings = Holdings()
+        self.finisher = Finisher(
+            Store(link), holdings=self.holdings, events=self.events, rng=random.Random(1)
+        )
+
+    def put(self, id: UUID, *, claim_no: int = 1, state: JobState = JobState.SUCCEEDED, **fields) -> None:
+        run = Run(claimed(id=id, claim_no=claim_no))
+        self.holdings.add(run)
+        self.finisher.put(run, FinishedRun(id=id, claim_no=claim_no, state=state, **fields), "succeeded")
+
+
+@pytest.fixture
+async def desk(database_url: str) -> AsyncIterator[Desk]:
+    from jobd.door import Database
+
+    link = Link(Database(database_url))
+    async with running(Desk(link)) as desk:
+        yield desk
+    await link.close()
+
+
+@asynccontextmanager
+async def running(desk: Desk) -> AsyncIterator[Desk]:
+    writing = asyncio.ensure_future(desk.finisher.run())
+    try:
+        yield desk
+    finally:
+        writing.cancel()
+        await asyncio.wait({writing})
+
+
+BAD = {
+    "NUL in a result": {"result": '"\\u0000"'},
+    "no JSON as a result": {"result": "{"},
+    "surrogate in a result": {"result": '"\ud800"'},
+    "half a surrogate pair, escaped": {"result": '"\\ud800"'},
+    "NUL in a reason": {"reason": "a\x00b"},
+    "surrogate in a reason": {"reason": "a\ud800b"},
+    "no JSON as an error": {"error": "no json", "state": JobState.DEAD},
+}
+
+
+@pytest.mark.parametrize("fields", BAD.values(), ids=BAD)
+async def test_one_row_that_the_database_refuses_holds_up_no_other(desk: Desk, link: Link, fields: dict):
+    ids = await make_jobs(link, 101, state="running")
+    bad = ids[37]
+    async with expect(desk.events, JobFinished, count=101):
+        for id in ids:
+            desk.put(id, **(fields if id == bad else {"result": '"fine"'}))
+    rows = await query(link, "select id, state, result, reason from jobd.job_history")
+    assert len(rows) == 101
+    for row in rows:
+        if row["id"] == bad:
+            assert row["state"] == fields.get("state", "succeeded")
+            assert row["reason"].startswith("the end of this run could not be stored")
+            assert not row["reason"].endswith('"')
+        else:
+            assert (row["state"], row["result"], row["reason"]) == ("succeeded", '"fine"', None)
+    assert len(desk.holdings) == 0
+    assert len(desk.finisher) == 0
+
+
+async def test_many_bad_rows_are_each_stored_in_another_form(desk: Desk, link: Link):
+    ids = await make_jobs(link, 64, state="running")
+    async with expect(desk.events, JobFinished, count=64):
+        for place, id in enumerate(ids):
+            desk.put(id, result="{" if place % 2 else '"fine"')
+    assert len(await query(link, "select from jobd.job_history where reason like '%could not be stored%'")) == 32
+
+
+async def test_a_claim_that_is_lost_is_reported_as_stale_and_changes_nothing(desk: Desk, link: Link):
+    id = await make_job(link, state="running", claim_no=3)
+    async with expect(desk.events, RunStale, id=id, claim_no=1):
+        desk.put(id, claim_no=1, result='"late"')
+    job = await Reader(link).get(id)
+    assert (job.state, job.claim_no) == (JobState.RUNNING, 3)
+    assert len(desk.holdings) == 0
+
+
+async def test_a_job_that_vanished_is_reported_as_stale(desk: Desk):
+    async with expect(desk.events, RunStale):
+        desk.put(uuid4())
+
+
+async def test_verdicts_that_come_while_a_batch_is_written_are_written_together(desk: Desk, link: Link):
+    ids = await make_jobs(link, 60, state="running")
+    async with expect(desk.events, JobFinished, count=60):
+        for id in ids:
+            desk.put(id)
+    written = await query(link, "select count(distinct xmin::text) as transactions from jobd.job_history")
+    assert written[0]["transactions"] <= 2
+
+
+async def test_what_is_cut_off_is_written_again_and_counted_as_ended_once(desk: Desk, link: Link):
+    ids = await make_jobs(link, 20, state="running")
+    async with expect(desk.events, JobFinished, count=20) as finished:
+        for id in ids:
+            desk.put(id, result="1")
+        # Cuts the connection before, in, or after the flush: all are fine.
+        await query(
+            link,
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()",
+        )
+    assert {event.id for event in finished.events} == set(ids)
+    assert len(finished.events) == 20
+    assert len(await query(link, "select from jobd.job_history where state = 'succeeded'")) == 20
+
+
+async def test_drained_tells_whether_everything_is_durable(desk: Desk, link: Link):
+    assert await desk.finisher.drained(1)
+    desk.put(await make_job(link, state="running"))
+    assert await desk.finisher.drained(10)
+    assert len(await query(link, "select from jobd.job_history")) == 1
+
+
+@pytest.mark.parametrize(
+    ("result", "stored"),
+    [
+        (None, None),
+        ("NUL \x00", "NUL ␀"),
+        ("half \ud800 pair", "half � pair"),
+        (float("nan"), "NaN"),
+        ([math.inf], ["Infinity"]),
+        ({"key": {1, 2}}, None),
+        (2**70, str(2**70)),
+        (b"\xff\x00", None),
+        (object, None),
+        ("x" * 2_000_000, None),
+        ([[]] * 300_000, None),
+    ],
+    ids=["none", "nul", "surrogate", "nan", "infinity", "set", "large", "bytes", "class", "2 MB", "wide"],
+)
+async def test_whatever_a_handler_returns_is_stored_in_some_form(jobs: Jobs, result: object, stored: object):
+    @jobs.handler("returns")
+    async def returns() -> object:
+        return result
+
+    async with jobs.running():
+        finished, job = await ran(jobs, "returns")
+    assert finished.state == "succeeded"
+    if result is None or stored is not None:
+        assert job.result == stored
+    else:
+        assert job.result is not None
+        assert len(json.dumps(job.result, separators=(",", ":"))) <= 1_048_576
+
+
+async def test_results_that_deeply_nest_are_stored_in_some_form(jobs: Jobs):
+    @jobs.handler("nests")
+    async def nests() -> list:
+        nest: list = []
+        for _ in range(20_000):
+            nest = [nest]
+        return nest
+
+    async with jobs.running():
+        finished, job = await ran(jobs, "nests")
+    assert finished.state == "succeeded"
+    assert job.result is not None
