@@ -83,6 +83,21 @@ class Jobs:
                     resources[type_] = value
             yield resources
 
+    def check_handlers(self) -> Mapping[str, HandlerError]:
+        """Raise the HandlerError that a daemon's start would, as far as it can be told without a lifespan.
+
+        Returns, by kind, the doubts that remain: errors unless a lifespan yields what a handler asks for.
+        """
+        doubts = {}
+        for handler in self.registry:
+            try:
+                handler.prepare(self._resources.keys())
+            except HandlerError as error:
+                if not self._lifespans:
+                    raise
+                doubts[handler.kind] = error
+        return doubts
+
     # Opening and closing.
 
     @property

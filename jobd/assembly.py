@@ -6,7 +6,6 @@ another and no handler can exhaust them.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import socket
@@ -115,9 +114,7 @@ class Assembly:
             processes=min(settings.concurrency, 2 * (os.cpu_count() or 1)),
         )
 
-    def executor(
-        self, tasks: asyncio.TaskGroup, caller: Caller, finisher: Finisher, *, freed: Callable[[], None]
-    ) -> Executor:
+    def executor(self, caller: Caller, finisher: Finisher, *, freed: Callable[[], None]) -> Executor:
         settings = self.settings
         limits = {name: queue.concurrency for name, queue in settings.queues.items() if queue.concurrency}
         return Executor(
@@ -126,7 +123,6 @@ class Assembly:
             finisher=finisher,
             holdings=self.holdings,
             events=self.events,
-            tasks=tasks,
             concurrency=settings.concurrency,
             queue_limits=limits,
             default_timeout=settings.default_timeout,
@@ -153,6 +149,7 @@ class Assembly:
             lease=self.lease,
             queues=self.queues,
             poll_interval=self.settings.poll_interval,
+            beat=self.settings.heartbeat,
             notified=notified,
             events=self.events,
             rng=self.rng,
@@ -199,8 +196,10 @@ class Assembly:
         )
 
     def notifier(self, *, on_work: Callable[[], None], on_cancel: Callable[[UUID], None]) -> Notifier:
+        fleet = Fleet(self._control_link())
+
         def make_listener(heard: Callable[[str, str], None]) -> Listener:
-            return Listener(self.database, heard)
+            return Listener(self.database, heard, fleet=fleet)
 
         return Notifier(
             make_listener,
@@ -241,6 +240,8 @@ class Assembly:
         return DaemonCondition(
             fleet=Fleet(link),
             reader=Reader(link),
+            # Counting a long backlog takes seconds; whether we are ready must not wait for it.
+            counter=Reader(self._control_link()),
             lease=self.lease,
             pulse=pulse,
             poll_interval=self.settings.poll_interval,

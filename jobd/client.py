@@ -7,7 +7,6 @@ method waits for anything but its door, so `sync` can offer all of them to calle
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import random
 import time
@@ -154,20 +153,25 @@ class Client:
     async def wait(self, id: JobId, *, timeout: Duration | None = None) -> Job:
         """The job once it has ended: succeeded, cancelled or dead.
 
-        Without a timeout, however long that takes; an outage of the database is waited out. Raises
-        WaitTimeout, JobNotFound.
+        Without a timeout, however long that takes; an outage of the database is waited out, wrong
+        credentials are not. Raises WaitTimeout, JobNotFound.
         """
         id = job_id(id)
         seconds = None if timeout is None else parse_duration(timeout, setting="timeout").total_seconds()
         end = None if seconds is None else self._clock() + seconds
         reader, state, pause = Reader(self._door), "in an unknown state", FIRST_PAUSE
         while True:
-            with contextlib.suppress(DatabaseUnavailable, CallTimeout):
+            try:
                 state = await reader.state_of(id)
                 if JobState(state).finished:
                     job = await reader.get(id)
                     if job.state.finished:  # Nobody has retried it since.
                         return job
+            except CallTimeout:
+                pass
+            except DatabaseUnavailable as outage:
+                if outage.permanent:
+                    raise
             left = LONGEST_PAUSE if end is None else end - self._clock()
             if seconds is not None and left <= 0:
                 raise WaitTimeout(id, seconds, state)

@@ -166,9 +166,5 @@ class LastResort:
         """Watch until cancelled."""
         while True:
             await asyncio.sleep(PULSE_SECONDS)
-            if (
-                self._due is not None
-                and time.monotonic() >= self._due
-                and self._pulse.lag >= self._patience
-            ):
+            if self._due is not None and time.monotonic() >= self._due and self._pulse.lag >= self._patience:
                 await self._end()

@@ -172,11 +172,12 @@ class Daemon:
         condition = parts.condition(pulse, stopping=self._stop.is_set)
         if "http" in self.roles:
             self.http = parts.http(condition)
-        async with asyncio.TaskGroup() as tasks:
+        async with AsyncExitStack() as stopping, asyncio.TaskGroup() as tasks:
             finisher = parts.finisher(durable=self._durable)
             writing = tasks.create_task(finisher.run(), name="jobd:finisher")
             caller = parts.caller(resources)
-            executor = parts.executor(tasks, caller, finisher, freed=self._slot_freed)
+            executor = parts.executor(caller, finisher, freed=self._slot_freed)
+            stopping.callback(executor.stop_all, Stop.SHUTDOWN)
             heartbeat = self._heartbeat(executor, caller)
             leader = parts.leader() if "scheduler" in self.roles else None
             claiming = None
@@ -324,7 +325,7 @@ class Daemon:
     async def _end_without_loop(
         self, control: ControlThread, heartbeat: Heartbeat, leader: Leader | None
     ) -> None:
-        """The work loop is blocked for good and the process was told to end: hand back what it holds, and go."""
+        """The work loop is blocked for good, and the process was told to end: hand all back, and go."""
         running = [str(run.claim.id) for run in self._parts.holdings.runs() if run.active]
         self.log.critical("told to end, but a handler blocks the loop; ending without it", running=running)
         await control.stopped("heartbeat", "watch", "notifier", "leader", "maintenance")

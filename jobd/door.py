@@ -21,12 +21,12 @@ from jobd.errors import (
     CallTimeout,
     ConfigError,
     DatabaseUnavailable,
-    JobdError,
     PartitionMissing,
     Refused,
-    SchemaOutdated,
     Transient,
 )
+from jobd.redaction import hide_passwords, redact_url
+from jobd.sqlstate import translate, translated
 
 if TYPE_CHECKING:
     from jobd.sql import Block
@@ -44,50 +44,6 @@ STATEMENT_TIMEOUT = 30.0
 SESSION = (
     "set session characteristics as transaction isolation level read committed, read write; set jit = off"
 )
-
-# SQLSTATE, or its first two characters, and what it means for the caller. 25006: a standby after a failover.
-# 57014: somebody cancelled the statement, or the role has a statement_timeout.
-UNAVAILABLE = ("08", "53", "57P", "58", "25006", "XX", "28", "3D000", "42501")
-PERMANENT = ("28", "3D000", "42501")
-TRANSIENT = ("40001", "40P01", "55P03", "57014")
-SCHEMA_MISSING = ("42P01", "3F000", "42883", "42703")
-
-
-def translate(error: BaseException) -> JobdError | None:
-    """jobd's own error for one of asyncpg's or the network's, or None for a bug of ours."""
-    if isinstance(error, asyncpg.PostgresError):
-        state = error.sqlstate or ""
-        if state.startswith(TRANSIENT):
-            return Transient(str(error))
-        if state.startswith(UNAVAILABLE):
-            return DatabaseUnavailable(f"{error} (SQLSTATE {state})", permanent=state.startswith(PERMANENT))
-        if state.startswith(SCHEMA_MISSING):
-            return SchemaOutdated(0, 1) if "jobd" in str(error) else None
-        if state == "23514" and "no partition" in str(error):
-            return PartitionMissing(str(error))
-        if state.startswith(("22", "23")):
-            return Refused(str(error), sqlstate=state, constraint=getattr(error, "constraint_name", None))
-        return None
-    if isinstance(error, ValueError):
-        # The driver could not encode a value; as an InterfaceError it would look like a broken connection.
-        return Refused(str(error), sqlstate="22000", constraint=None)
-    if isinstance(error, (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)):
-        return DatabaseUnavailable(f"{error}" or type(error).__name__)
-    return None
-
-
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Raise jobd's errors in place of the driver's."""
-    try:
-        yield
-    except JobdError:
-        raise
-    except Exception as error:
-        named = translate(error)
-        if named is None:
-            raise
-        raise named from error
 
 
 class Executes(Protocol):
@@ -133,8 +89,11 @@ class Database:
             yield
         except ValueError as error:
             # The driver found it before it spoke to anybody. Its words may repeat the password.
+            said = hide_passwords(str(error))
             raise ConfigError(
-                "JOBD_DATABASE_URL", "...", "must look like postgresql://user:password@host:5432/database"
+                "JOBD_DATABASE_URL",
+                redact_url(self.url),
+                f"must look like postgresql://user:password@host:5432/database: {said}",
             ) from error
 
     async def _behind_a_pooler(self) -> bool:

@@ -167,11 +167,17 @@ class SchemaError(JobdError):
 class SchemaOutdated(SchemaError):
     """The database lacks migrations that this jobd needs."""
 
-    def __init__(self, found: int, needed: int) -> None:
+    def __init__(self, found: int | None, needed: int | None = None) -> None:
+        """`found` is 0 where there is no schema, None where a part of it is missing."""
         self.found = found
         self.needed = needed
-        state = "has no jobd schema yet" if found == 0 else f"is at schema version {found}"
-        super().__init__(f"the database {state}, this jobd needs version {needed}: run `jobd migrate`")
+        if found == 0:
+            state = "has no jobd schema yet"
+        elif found is None:
+            state = "lacks a part of jobd's schema"
+        else:
+            state = f"is at schema version {found}, this jobd needs version {needed}"
+        super().__init__(f"the database {state}: run `jobd migrate`")
 
 
 class SchemaTooNew(SchemaError):

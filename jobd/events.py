@@ -1,7 +1,7 @@
 """What happened, told to whoever wants to know: metrics and logs subscribe, the engine only tells.
 
-One event a move of `lifecycle.MOVES` or a change of the daemon's own condition, named with the
-same verb. Subscribers are called at once, in the thread that emits, and must not block; one that
+An event for what this process did to jobs, how runs ended in it, and how its own condition changed: not for
+every move of `lifecycle.MOVES`, since an operator's moves happen in the database alone. Subscribers are called at once, in the thread that emits, and must not block; one that
 raises is logged and dropped from that call, since telling must never harm the work.
 """
 
@@ -57,6 +57,7 @@ class RunStale:
     id: UUID
     kind: str
     queue: str
+    attempt: int
     claim_no: int
 
 
@@ -66,6 +67,8 @@ class EndRefused:
 
     id: UUID
     kind: str
+    queue: str
+    attempt: int
     detail: str
 
 
@@ -158,6 +161,8 @@ class LateResult:
 
     id: UUID
     kind: str
+    queue: str
+    attempt: int
     detail: str
 
 

@@ -81,9 +81,9 @@ class Fleet:
         """Tell that this worker claims nothing more."""
         await self.door.fetch(BLOCKS["stopping"], worker_id, now)
 
-    async def reap(self, worker_id: UUID, *, lease: timedelta, now: datetime | None = None) -> set[UUID]:
+    async def retire(self, worker_id: UUID, *, lease: timedelta, now: datetime | None = None) -> set[UUID]:
         """Remove workers whose lease lapsed, if this one may judge; return who they were."""
-        rows = await self.door.fetch(BLOCKS["reap"], worker_id, lease, now)
+        rows = await self.door.fetch(BLOCKS["retire"], worker_id, lease, now)
         return {row["id"] for row in rows}
 
     async def next_lapse(self, worker_id: UUID, *, now: datetime | None = None) -> float | None:
@@ -126,6 +126,10 @@ class Fleet:
         """Allow claims again. Raises QueueUnknown."""
         if not await self.door.fetch(BLOCKS["resume"], queue):
             raise QueueUnknown(queue)
+
+    async def notify(self, channel: str) -> None:
+        """Tell whoever listens on this channel, with nothing to say."""
+        await self.door.fetch(BLOCKS["notify"], channel)
 
     async def probe(self, worker_id: UUID) -> bool:
         """Write; False when the worker has no row."""

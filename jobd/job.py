@@ -7,6 +7,7 @@ JSON text on the way to and from the database.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -156,3 +157,7 @@ class FinishedRun:
     def size(self) -> int:
         """Roughly how many bytes this adds to a flush."""
         return 200 + len(self.result or "") + len(self.error or "")
+
+
+CURRENT: ContextVar[Claimed | None] = ContextVar("jobd_current_job", default=None)
+"""The job whose handler runs in this context, threads included; for the log lines it writes."""

@@ -58,15 +58,15 @@ class JobLog:
 
     def _stale(self, event: happened.RunStale) -> None:
         said = "claim lost, nothing written: the job was rescued or ended elsewhere"
-        self._log.warning(said, job_id=str(event.id), kind=event.kind, queue=event.queue)
+        self._log.warning(said, **_job(event), claim_no=event.claim_no)
 
     def _refused(self, event: happened.EndRefused) -> None:
         said = "the end of a run could not be stored in any form; the job goes back to the queue"
-        self._log.error(said, job_id=str(event.id), kind=event.kind, detail=event.detail)
+        self._log.error(said, **_job(event), detail=event.detail)
 
     def _late(self, event: happened.LateResult) -> None:
         said = "ignored what a handler did after its job had ended"
-        self._log.warning(said, job_id=str(event.id), kind=event.kind, detail=event.detail)
+        self._log.warning(said, **_job(event), detail=event.detail)
 
     def _unknown_kind(self, event: happened.UnknownKind) -> None:
         if event.kind not in self._unknown:

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from jobd.job import CURRENT
 from jobd.payload import encode_result, storable_text
 from jobd.redaction import hide_passwords
 
@@ -164,6 +165,9 @@ def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
         fields |= {key: value for key, value in record.msg.fields.items() if key not in fields}
     else:
         fields["event"] = record.getMessage()
+    if (job := CURRENT.get()) is not None:
+        about = {"job_id": str(job.id), "kind": job.kind, "queue": job.queue, "attempt": job.attempt}
+        fields |= {key: value for key, value in about.items() if key not in fields}
     fields = {key: _presentable(value) for key, value in fields.items()}
     trace = _trace(record.exc_info)
     if trace:

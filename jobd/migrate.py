@@ -20,8 +20,9 @@ from typing import Any
 import asyncpg
 
 from jobd import sql
-from jobd.door import Database, translated
+from jobd.door import Database
 from jobd.errors import DatabaseUnavailable, SchemaError, SchemaOutdated, SchemaTooNew, Transient
+from jobd.sqlstate import translated
 
 LOCK = 0x6A6F6264  # "jobd"
 LOCK_PATIENCE_SECONDS = 120.0
@@ -152,7 +153,8 @@ async def _apply(connection: Any) -> list[str]:
             await connection.execute(migration.text)
             await connection.execute(_record(migration))
             applied.append(f"{migration.version:04}_{migration.name}")
-    await connection.execute(_functions())
+    if not await _functions_current(connection):
+        await connection.execute(_functions())
     await connection.fetch("select jobd.ensure_partitions()")
     return applied
 
@@ -177,22 +179,33 @@ async def _version(connection: Any) -> int:
         ) from error
 
 
+def functions_version() -> tuple[int, str]:
+    """The number that `sql/functions.sql` bears, and a fingerprint of its text.
+
+    Of two jobds with the same schema the higher number's functions win, however often the other starts.
+    """
+    text = sql.script("functions")
+    number = re.search(r"^-- functions: (\d+)$", text, re.MULTILINE)
+    assert number is not None
+    return int(number[1]), hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _functions() -> str:
+    number, mark = functions_version()
     return (
         sql.script("functions")
         + "\ncreate or replace function jobd.functions_version() returns text language sql immutable\n"
-        + f"as $$ select '{_mark()}' $$;\n"
+        + f"as $$ select '{number}:{mark}' $$;\n"
     )
 
 
-def _mark() -> str:
-    return hashlib.sha256(sql.script("functions").encode()).hexdigest()[:16]
-
-
 async def _functions_current(connection: Any) -> bool:
+    """Whether the database's functions are ours, or a newer jobd's."""
     if await connection.fetchval("select to_regproc('jobd.functions_version')") is None:
         return False
-    return bool(await connection.fetchval("select jobd.functions_version()") == _mark())
+    number, _, mark = str(await connection.fetchval("select jobd.functions_version()")).partition(":")
+    ours, our_mark = functions_version()
+    return (int(number) if number.isdigit() else 0) > ours or (number, mark) == (str(ours), our_mark)
 
 
 def _record(migration: Migration) -> str:

@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 
 from jobd.door import Database, Link
 from jobd.errors import Transient
 
 NAME = re.compile(r"^job_history_\d{8}$")
-TRIES = 5
 
 
 async def drop_partition(database: Database, name: str, *, half_detached: bool) -> None:
     """Detach one partition of `jobd.job_history` and drop it. Safe to repeat after any failure.
 
-    DETACH CONCURRENTLY does not lock the parent, unlike DROP; it must run outside a transaction, and one that
-    was interrupted is finished with FINALIZE. Locks are waited for two seconds at a time.
+    DETACH CONCURRENTLY does not lock the parent, unlike DROP; it runs outside a transaction, and one that
+    was interrupted, by a lock time-out too, can only be finished with FINALIZE. Behind a pooler, where a
+    session is not ours to set up, a plain DETACH locks the parent for a moment instead. Locks are
+    waited for two seconds at a time.
     """
     if not NAME.match(name):
         raise ValueError(f"{name!r} is no partition of the history")
+    detach = f"alter table jobd.job_history detach partition jobd.{name}"
     link = Link(database)
     try:
+        await link.opened()
+        if not database.prepares:
+            how = " finalize" if half_detached else ""
+            await link.execute_plain(
+                f"begin; set local lock_timeout = '2s'; {detach}{how}; drop table jobd.{name}; commit"
+            )
+            return
         await link.execute_plain("set lock_timeout = '2s'")
-        how = "finalize" if half_detached else "concurrently"
-        await _patiently(link, f"alter table jobd.job_history detach partition jobd.{name} {how}")
-        await _patiently(link, f"drop table jobd.{name}")
+        if not half_detached:
+            try:
+                await link.execute_plain(f"{detach} concurrently")
+            except Transient:
+                half_detached = True
+        if half_detached:
+            await link.execute_plain(f"{detach} finalize")
+        await link.execute_plain(f"drop table jobd.{name}")
     finally:
         await link.close()
-
-
-async def _patiently(link: Link, statement: str) -> None:
-    for attempt in range(1, TRIES + 1):
-        try:
-            await link.execute_plain(statement)
-            return
-        except Transient:
-            if attempt == TRIES:
-                raise
-            await asyncio.sleep(attempt)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -56,6 +56,10 @@ class Worker:
     running: int
 
 
+JOB_COLUMNS = tuple(field.name for field in fields(Job))
+WORKER_COLUMNS = tuple(field.name for field in fields(Worker))
+
+
 class Reader:
     """Jobs, queues and workers as they are now."""
 
@@ -98,7 +102,7 @@ class Reader:
     async def workers(self) -> Sequence[Worker]:
         """Every process with a row, the oldest first."""
         rows = await self.door.fetch(BLOCKS["workers"])
-        return [Worker(**row) for row in rows]
+        return [Worker(**{name: row[name] for name in WORKER_COLUMNS}) for row in rows]
 
     async def transaction_status(self, xid: str) -> str | None:
         """How a transaction ended: committed, aborted, in progress; None when it is too old to tell."""
@@ -112,10 +116,19 @@ class Reader:
 
 
 def _job(row: Record) -> Job:
-    columns: dict[str, Any] = dict(row)
+    # By name: a newer jobd may have added columns that this one does not know.
+    columns: dict[str, Any] = {name: row[name] for name in JOB_COLUMNS}
     for name in JSON_COLUMNS:
         if columns[name] is not None:
-            columns[name] = json.loads(columns[name])
+            columns[name] = _decoded(columns[name])
     columns["state"] = JobState(columns["state"])
     columns["headers"] = columns["headers"] or {}
     return Job(**columns)
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        # Only SQL can have stored it; one such job must not hide the others of a list.
+        return f"<JSON nested too deeply, {len(text):,} characters>"

@@ -14,10 +14,9 @@ from datetime import timedelta
 from typing import Any, Literal, TypeVar, overload
 
 from jobd.backoff import Backoff
-from jobd.binding import Binding, dumped
+from jobd.binding import Binding
 from jobd.duration import parse_duration
 from jobd.errors import HandlerError
-from jobd.payload import encode_payload
 from jobd.signature import function_remedy, is_importable, process_remedy
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -61,10 +60,6 @@ class Handler:
     def check(self, payload: Any, resource_types: Collection[type] = (), *, all_known: bool = False) -> None:
         """Raise a PayloadError where a run could not take this payload; see Binding.check."""
         self.binding.check(payload, resource_types, all_known=all_known)
-
-    def encode(self, payload: Any, *, max_bytes: int = 262_144) -> str:
-        """JSON text of a payload, model or dataclass; whether it fits is not checked. Raises PayloadError."""
-        return encode_payload(dumped(payload), max_bytes=max_bytes)
 
 
 class Registry:

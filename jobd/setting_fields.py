@@ -202,7 +202,7 @@ class Settings(BaseSettings):
     migrate: Annotated[Literal["auto", "check", "off"], BeforeValidator(_lower)] = "auto"
     max_payload: Size = 256 * 1_024
     max_result: Size = 1_048_576
-    history_retention: Annotated[timedelta, _duration("1h")] = timedelta(days=14)
+    history_retention: Annotated[timedelta, _duration("1d")] = timedelta(days=14)
     http_host: str = Field("127.0.0.1", min_length=1)
     http_port: int = Field(8642, ge=0, le=65_535)
     log_level: Annotated[

@@ -13,7 +13,8 @@ from uuid import UUID
 
 from jobd import sql
 from jobd.door import Executes
-from jobd.errors import IdTaken, JobNotFound, Refused, UniqueKeyTaken, WrongState
+from jobd.errors import IdTaken, JobNotFound, PartitionMissing, Refused, UniqueKeyTaken, WrongState
+from jobd.fleet import Fleet
 from jobd.job import Claimed, Enqueued, FinishedRun, JobState, NewJob
 
 BLOCKS = sql.blocks("lifecycle")
@@ -144,7 +145,11 @@ class Store:
 
         Raises JobNotFound, and WrongState for a job that has ended.
         """
-        rows = await self.door.fetch(BLOCKS["cancel"], id, reason, now)
+        try:
+            rows = await self.door.fetch(BLOCKS["cancel"], id, reason, now)
+        except PartitionMissing:
+            await Fleet(self.door).ensure_partitions()
+            rows = await self.door.fetch(BLOCKS["cancel"], id, reason, now)
         if not rows:
             # Unknown, or it ended while we waited for its row: our snapshot was older than its history.
             await self._explain(id, "cancel", "a job that has not ended")

@@ -16,11 +16,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from jobd import sql
-from jobd.door import Pool, Record, run, translated
+from jobd.door import Pool, Record, run
 from jobd.errors import ClaimLost, DatabaseUnavailable, PartitionMissing
 from jobd.fleet import Fleet
 from jobd.job import FinishedRun
 from jobd.reader import Reader
+from jobd.sqlstate import translated
 from jobd.store import Store
 
 COMMIT_PATIENCE_SECONDS = 30.0

@@ -25,6 +25,7 @@ create table jobd.jobs (
     worker_id           uuid,
     claimed_at          timestamptz,
     cancel_requested_at timestamptz,
+    cancel_reason       text,
     unique_key          text,
     concurrency_key     text,
     backoff             jsonb,

@@ -38,9 +38,9 @@ class Expected(Generic[E]):
 
 @asynccontextmanager
 async def expect(
-    events: Events, kind: type[E], *, count: int = 1, timeout: float = 10.0, **fields: Any
+    events: Events, type_: type[E], /, *, count: int = 1, timeout: float = 10.0, **fields: Any
 ) -> AsyncIterator[Expected[E]]:
-    """At the end of the block, wait until `count` events of this kind with these fields were emitted.
+    """At the end of the block, wait until `count` events of this type with these fields were emitted.
 
     Events from any thread count, from the beginning of the block on.
     """
@@ -56,7 +56,7 @@ async def expect(
         if len(seen.events) >= count:
             loop.call_soon_threadsafe(enough.set)
 
-    forget = events.subscribe(kind, look)
+    forget = events.subscribe(type_, look)
     try:
         yield seen
         try:
@@ -64,7 +64,7 @@ async def expect(
                 await enough.wait()
         except TimeoutError:
             raise AssertionError(
-                f"{len(seen.events)} of {count} {kind.__name__} with {fields} within {timeout:g} s; "
+                f"{len(seen.events)} of {count} {type_.__name__} with {fields} within {timeout:g} s; "
                 f"others: {seen.others[-5:]}"
             ) from None
     finally:

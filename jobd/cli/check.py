@@ -15,6 +15,8 @@ from jobd.cli.shape import USAGE, exit_code, readable
 from jobd.errors import ConfigError, JobdError
 
 if TYPE_CHECKING:
+    from jobd.app import Jobs
+    from jobd.door import Database
     from jobd.settings import Settings
 
 
@@ -32,32 +34,52 @@ def check(app: App = None, as_json: AsJson = False, database_url: DatabaseUrl = 
 
     Each setting, its value, and where it comes from; whether the database answers and its schema is
     current; whether the application can be imported, and its handlers. Changes nothing. Exit 0 when
-    a daemon could start, 1 when the schema needs `jobd migrate`, 2 for a wrong setting, 3 without the
-    database.
+    `jobd run` could start, 1 when the schema needs `jobd migrate` first, 2 for a wrong setting or handler,
+    3 without the database.
 
     \b
     Examples:
       jobd check
       jobd check --app shop.jobs:jobs --json
     """
-    from jobd.settings import explain, find_problems, load_settings, unread_environment
+    from jobd.settings import unread_environment
 
-    flags = {"app": app, "database_url": database_url}
-    problems = find_problems(**flags)
-    findings = [Finding("settings", USAGE, str(problem)) for problem in problems]
-    misspelt = unread_environment()
-    hints = [f"{name} is not read by jobd; did you mean {meant}?" for name, meant in misspelt]
-    shown: list[dict[str, str]] = []
-    if not problems:
-        settings = load_settings(**flags)
-        shown = [line._asdict() for line in explain(settings)]
-        findings = [
-            Finding("settings", 0, f"{len(shown)} settings, all of them fit"),
-            _finding("database", lambda: _database(settings)),
-            _finding("application", lambda: _application(settings)),
-        ]
-    _print(shown, findings, hints, as_json=as_json)
-    raise typer.Exit(max(finding.code for finding in findings))
+    typed = {"app": app, "database_url": database_url}
+    looked = _look({name: value for name, value in typed.items() if value is not None})
+    hints = [f"{name} is not read by jobd; did you mean {meant}?" for name, meant in unread_environment()]
+    _print(*looked, hints, as_json=as_json)
+    raise typer.Exit(max(finding.code for finding in looked[1]))
+
+
+def _look(typed: dict[str, Any]) -> tuple[list[dict[str, str]], list[Finding]]:
+    """Every setting that holds and everything that was looked at, merged and ordered as `jobd run` does it."""
+    from jobd.app import Jobs
+    from jobd.cli.application import load_jobs
+    from jobd.settings import explain, find_problems, load_settings
+
+    if problems := find_problems(**typed):
+        return [], [Finding("settings", USAGE, str(problem)) for problem in problems]
+    settings = load_settings(**typed)
+    jobs, broken = Jobs(), None
+    if settings.app is not None:
+        try:
+            jobs = load_jobs(settings.app)
+        except JobdError as error:
+            broken = _failed("application", error)
+    # What the application says stands over everything but the options typed here.
+    merged = {**jobs.overrides, **typed}
+    if problems := find_problems(**merged):
+        return [], [Finding("settings", USAGE, f"{problem} (in Jobs(...))") for problem in problems]
+    settings = load_settings(**merged)
+    shown = [line._asdict() for line in explain(settings)]
+    for line in shown:
+        if line["source"] == "flag" and line["name"].partition(".")[0] not in typed:
+            line["source"] = "Jobs(...)"
+    return shown, [
+        Finding("settings", 0, f"{len(shown)} settings, all of them fit"),
+        _finding("database", lambda: _database(settings)),
+        broken or _finding("application", lambda: _application(jobs, settings)),
+    ]
 
 
 def _print(shown: list[dict[str, str]], findings: list[Finding], hints: list[str], *, as_json: bool) -> None:
@@ -87,17 +109,18 @@ def _finding(about: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(about, 0, look())
     except JobdError as error:
-        return Finding(about, exit_code(error), "\n".join([str(error), *getattr(error, "__notes__", ())]))
+        return _failed(about, error)
+
+
+def _failed(about: str, error: JobdError) -> Finding:
+    return Finding(about, exit_code(error), "\n".join([str(error), *getattr(error, "__notes__", ())]))
 
 
 def _database(settings: Settings) -> str:
     import asyncio
 
-    from jobd import migrate
-
     async def look(url: str) -> str:
-        await migrate.check(database_at(url, settings))
-        return f"answers; the schema is current (version {migrate.needed_version()})"
+        return await _schema(database_at(url, settings), settings.migrate)
 
     if settings.database_url is not None:
         return asyncio.run(look(settings.database_url))
@@ -114,17 +137,41 @@ def _database(settings: Settings) -> str:
         return f"embedded PostgreSQL in {EMBEDDED_FOLDER}/ {asyncio.run(look(server.dsn()))}"
 
 
-def _application(settings: Settings) -> str:
-    if settings.app is None:
-        return "JOBD_APP is not set: this jobd has the built-in handlers only"
-    from jobd.cli.application import load_jobs
+async def _schema(database: Database, mode: str) -> str:
+    """What a daemon that starts would make of the schema. Raises SchemaOutdated, SchemaTooNew."""
+    from jobd import migrate
 
-    jobs: Any = load_jobs(settings.app)
-    handlers = [jobs.registry.get(kind) for kind in sorted(jobs.registry.kinds())]
-    if not handlers:
-        return f"{settings.app} has no handlers"
-    lines = [f"{handler.kind} (queue {handler.queue}, in {_where(handler.runs_in)})" for handler in handlers]
-    return "\n".join([f"{settings.app} has {len(lines)} handler{'s' if len(lines) > 1 else ''}", *lines])
+    found, needed = await migrate.found_version(database), migrate.needed_version()
+    if mode == "auto" and found == 0:
+        return "empty; jobd run migrates it at start (JOBD_MIGRATE=auto)"
+    if mode == "auto" and found < needed:
+        return f"at schema version {found}; jobd run migrates it to {needed} at start (JOBD_MIGRATE=auto)"
+    if mode == "off" and found not in (0, needed):
+        return (
+            f"at schema version {found}; this jobd is made for {needed} and does not look (JOBD_MIGRATE=off)"
+        )
+    await migrate.check(database)
+    return f"answers; the schema is current (version {needed})"
+
+
+def _application(jobs: Jobs, settings: Settings) -> str:
+    from jobd.assembly import add_built_in_handlers
+
+    own = len(jobs.registry)
+    add_built_in_handlers(jobs, settings)
+    doubts = jobs.check_handlers()
+    if settings.app is None:
+        told = "JOBD_APP is not set: this jobd has the built-in handlers only"
+    elif not own:
+        told = f"{settings.app} has no handlers"
+    else:
+        told = f"{settings.app} has {own} handler{'s' if own > 1 else ''}"
+    lines = [told]
+    for handler in sorted(jobs.registry, key=lambda handler: handler.kind):
+        lines.append(f"{handler.kind} (queue {handler.queue}, in {_where(handler.runs_in)})")
+        if handler.kind in doubts:
+            lines.append(f"  only if a lifespan yields what it asks for: {doubts[handler.kind]}")
+    return "\n".join(lines)
 
 
 def _where(runs_in: str) -> str:

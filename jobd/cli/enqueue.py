@@ -149,8 +149,11 @@ def _duration(text: str | None, option: str) -> timedelta | None:
 
 
 def _decoded(written: str | bytes) -> Any:
+    from jobd.payload import parse_payload
+
     try:
-        return json.loads(written)
+        json.loads(written)  # for the place of a mistake; the strict reading below does not tell it
+        return parse_payload(written)
     except json.JSONDecodeError as error:
         hint = 'text needs double quotes inside the shell\'s single ones: \'{"key": "a.png"}\''
         raise PayloadError(

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from jobd.cli.options import DatabaseUrl
-from jobd.cli.session import database, database_at, load
+from jobd.cli.options import AsJson, DatabaseUrl
+from jobd.cli.output import print_json
+from jobd.cli.session import database, database_at, load_for_database
 from jobd.errors import ConfigError
 
 
@@ -18,6 +19,7 @@ def migrate(
     sql: Annotated[
         bool, typer.Option("--sql", help="Print the whole script for an empty database; run nothing.")
     ] = False,
+    as_json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Bring the database to the schema that this jobd needs.
@@ -28,7 +30,7 @@ def migrate(
     \b
     Examples:
       jobd migrate
-      jobd migrate --check
+      jobd migrate --check --json
       jobd migrate --sql > schema.sql
     """
     import asyncio
@@ -37,12 +39,18 @@ def migrate(
 
     if check and sql:
         raise ConfigError("--check", True, "and --sql exclude each other: give one of them")
+    if as_json and not check:
+        raise ConfigError("--json", True, "is how --check answers: add --check, or leave it out")
     if sql:
         typer.echo(schema.script(), nl=False)
         return
-    settings = load(database_url=database_url)
+    settings = load_for_database(database_url=database_url)
     with database(settings, migrates=False) as url:
         target = database_at(url, settings)
+        if as_json:
+            found, needed = asyncio.run(schema.found_version(target)), schema.needed_version()
+            print_json({"current": found == needed, "version": found, "needed": needed})
+            raise typer.Exit(0 if found == needed else 1)
         applied = [] if check else asyncio.run(schema.migrate(target))
         if check:
             asyncio.run(schema.check(target))

@@ -24,13 +24,14 @@ Ids = Annotated[list[UUID], typer.Argument(metavar="ID...", help="Which jobs.")]
 def cancel(
     ids: Ids,
     reason: Annotated[
-        str, typer.Option("--reason", metavar="TEXT", help="Recorded with the job.")
+        str, typer.Option("--reason", metavar="TEXT", help="Recorded with the job, also with a running one.")
     ] = "cancelled from the command line",
     database_url: DatabaseUrl = None,
 ) -> None:
     """Cancel waiting jobs, and stop running ones.
 
-    A running job is cancelled by its worker, as soon as that hears of it.
+    A running job is cancelled by its worker, as soon as that hears of it; the reason waits with the job
+    until then. Of several requests the first one's counts.
 
     \b
     Example:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobd.cli.options import AsJson, DatabaseUrl
-from jobd.cli.output import ago, local, print_json, print_table
+from jobd.cli.output import ago, local, note, print_json, print_table
 from jobd.cli.session import call
 
 if TYPE_CHECKING:
@@ -56,19 +56,27 @@ def list_(as_json: AsJson = False, database_url: DatabaseUrl = None) -> None:
 def pause(queue: Name, database_url: DatabaseUrl = None) -> None:
     """Stop all daemons from taking jobs of a queue.
 
-    What runs goes on, and jobs can still be enqueued.
+    What runs goes on, and jobs can still be enqueued. A queue that nobody knows yet can be paused, too.
 
     \b
     Example:
       jobd queues pause images
     """
 
-    async def move(link: Link) -> datetime:
+    from jobd.registry import check_name
+
+    check_name("queue", queue)
+
+    async def move(link: Link) -> tuple[bool, datetime]:
         from jobd.fleet import Fleet
+        from jobd.reader import Reader
 
-        return await Fleet(link).pause(queue, by=_who())
+        known = any(depth.queue == queue for depth in await Reader(link).depths())
+        return known, await Fleet(link).pause(queue, by=_who())
 
-    since = call(move, database_url=database_url)
+    known, since = call(move, database_url=database_url)
+    if not known:
+        note(f"no process and no job knows a queue {queue!r} yet: is it the right name? (`jobd queues list`)")
     typer.echo(f"queue {queue} is paused since {local(since)}")
 
 

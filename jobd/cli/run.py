@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from functools import partial
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 
 from jobd.cli.application import configured
 from jobd.cli.options import App, DatabaseUrl
+from jobd.cli.output import note
 from jobd.cli.session import database
 
 what = partial(typer.Option, rich_help_panel="What it serves")
@@ -114,8 +116,12 @@ def run(
         database_url=database_url,
     )
     roles = frozenset(role.value for role in only) if only else None
+    if settings.app is None and (roles is None or "worker" in roles):
+        note("JOBD_APP is not set: this daemon has no handlers of yours; say --app module:jobs")
     # The daemon migrates by itself, as JOBD_MIGRATE says.
     with database(settings, migrates=False) as url:
+        if settings.database_url is None:
+            note(f"to use it from elsewhere: export JOBD_DATABASE_URL={shlex.quote(url)}")
         settings = settings.model_copy(update={"database_url": url})
         code = run_forever(jobs, settings, roles=roles, queues=tuple(queues or ()), until_idle=until_idle)
     raise typer.Exit(code)

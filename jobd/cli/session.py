@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 EMBEDDED_FOLDER = Path(".jobd")
+# Made by Docker, and by Podman and CRI-O.
+CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
 
 
 def load(*, under: Mapping[str, Any] | None = None, **flags: Any) -> Settings:
@@ -44,13 +46,26 @@ def load(*, under: Mapping[str, Any] | None = None, **flags: Any) -> Settings:
         raise ConfigError(f"--{error.setting.replace('_', '-')}", error.value, error.remedy) from error
 
 
+def load_for_database(*, database_url: str | None) -> Settings:
+    """The settings of a verb that needs the database alone.
+
+    The application is imported only where nobody else says where that is: its `Jobs(...)` may.
+    """
+    settings = load(database_url=database_url)
+    if settings.database_url is not None or settings.app is None:
+        return settings
+    from jobd.cli.application import load_jobs
+
+    return load(under=load_jobs(settings.app).overrides)
+
+
 def call(work: Callable[[Link], Awaitable[Answer]], *, database_url: str | None) -> Answer:
     """Run `work` on a connection of its own and return its answer."""
     import asyncio
 
     from jobd.door import Link
 
-    settings = load(database_url=database_url)
+    settings = load_for_database(database_url=database_url)
 
     async def connected(database: Database) -> Answer:
         link = Link(database)
@@ -119,7 +134,9 @@ def database(settings: Settings, *, migrates: bool = True) -> Iterator[str]:
 def in_container() -> bool:
     """Whether this is a container: its folder is gone with it, so no data may live there."""
     said = os.environ.get("JOBD_IN_CONTAINER", "")
-    return said not in {"", "0"} if said else Path("/.dockerenv").exists()
+    if said:
+        return said != "0"
+    return "KUBERNETES_SERVICE_HOST" in os.environ or any(mark.exists() for mark in CONTAINER_MARKS)
 
 
 @contextmanager

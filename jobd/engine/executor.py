@@ -27,7 +27,7 @@ from jobd.engine.finisher import Finisher
 from jobd.engine.holdings import Holdings, Run, Stop
 from jobd.errors import ClaimLost
 from jobd.events import Events, JobStarted, LateResult, UnknownKind
-from jobd.job import Claimed
+from jobd.job import CURRENT, Claimed
 from jobd.outcomes import Cancel, Discard, RetryAfter, Snooze
 from jobd.payload import encode_result
 from jobd.registry import Handler, Registry
@@ -50,7 +50,6 @@ class Executor:
         finisher: Finisher,
         holdings: Holdings,
         events: Events,
-        tasks: asyncio.TaskGroup,
         concurrency: int,
         queue_limits: Mapping[str, int],
         default_timeout: timedelta,
@@ -65,7 +64,8 @@ class Executor:
         self._finisher = finisher
         self._holdings = holdings
         self._events = events
-        self._tasks = tasks
+        # Not in a task group: one handler that swallows its cancellation would hold the whole group.
+        self._tasks: set[asyncio.Task[life.Outcome]] = set()
         self._concurrency = concurrency
         self._queue_limits = queue_limits
         self._default_timeout = default_timeout
@@ -117,13 +117,17 @@ class Executor:
         seconds = self._seconds(claim, handler)
         loop = asyncio.get_running_loop()
         run.timers.append(loop.call_later(seconds, self.stop, run, Stop.TIMEOUT))
-        run.task = self._tasks.create_task(self._execute(run, handler, seconds), name=f"jobd:{claim.kind}")
-        run.task.add_done_callback(lambda task: self._handler_ended(run, handler, task))
+        task = loop.create_task(self._execute(run, handler, seconds), name=f"jobd:{claim.kind}")
+        self._tasks.add(task)
+        task.add_done_callback(lambda task: self._handler_ended(run, handler, task))
+        run.task = task
 
     def stop(self, run: Run, why: Stop) -> None:
         """Stop a run; the first reason counts, but a lost claim overrides it."""
         asked_only = run.stop in GENTLE and self._caller.in_thread(run)
-        if run.closed or (run.stop is not None and why is not Stop.LOST and (why in GENTLE or not asked_only)):
+        if run.closed or (
+            run.stop is not None and why is not Stop.LOST and (why in GENTLE or not asked_only)
+        ):
             return
         run.stop = why
         self._caller.ask_to_stop(run)
@@ -149,6 +153,7 @@ class Executor:
 
     async def _execute(self, run: Run, handler: Handler, seconds: float) -> life.Outcome:
         """Call the handler; whatever happens is an outcome, so that no handler can end the daemon."""
+        CURRENT.set(run.claim)
         try:
             result = await self._caller.call(run, handler, timeout=seconds)
         except BaseException as error:  # also SystemExit, KeyboardInterrupt and cancellation
@@ -160,9 +165,7 @@ class Executor:
             return life.Lost()
         if run.recorded:
             if result is not None:
-                self._events.emit(
-                    LateResult(run.claim.id, run.claim.kind, "returned a result; use ctx.set_result")
-                )
+                self._events.emit(self._late(run, "returned a result; use ctx.set_result"))
             return life.Recorded()
         if result is None:
             return life.Succeeded()
@@ -175,7 +178,7 @@ class Executor:
         if run.recorded:
             if not isinstance(error, asyncio.CancelledError):
                 summary = self._failed(run, error).summary
-                self._events.emit(LateResult(run.claim.id, run.claim.kind, f"raised {summary} after its end"))
+                self._events.emit(self._late(run, f"raised {summary} after its end"))
             return life.Recorded()
         match error:
             case Snooze():
@@ -194,6 +197,9 @@ class Executor:
                 return life.TimedOut(json.dumps(self._error(run, late)), str(late))
         return self._failed(run, error, error.delay if isinstance(error, RetryAfter) else None)
 
+    def _late(self, run: Run, detail: str) -> LateResult:
+        return LateResult(run.claim.id, run.claim.kind, run.claim.queue, run.claim.attempt, detail)
+
     def _failed(self, run: Run, error: BaseException, delay: timedelta | None = None) -> life.Failed:
         written = self._error(run, error)
         return life.Failed(
@@ -201,12 +207,15 @@ class Executor:
         )
 
     def _handler_ended(self, run: Run, handler: Handler, task: asyncio.Task[life.Outcome]) -> None:
+        self._tasks.discard(task)
         run.active = self._caller.still_in_thread(run, lambda: self._release_slot(run))
         if not run.active:
             self._release_slot(run)
         if task.cancelled():
             # Cancelled before its first step: the wrapper never ran.
             self._close(run, handler, self._outcome_of(run, asyncio.CancelledError(), 0.0))
+        elif (bug := task.exception()) is not None:
+            self._close(run, handler, self._failed(run, bug))
         else:
             self._close(run, handler, task.result())
 

@@ -91,7 +91,7 @@ class Finisher:
                 JobFinished(claim.id, claim.kind, claim.queue, claim.attempt, state, outcome, seconds)
             )
         else:
-            self._events.emit(RunStale(claim.id, claim.kind, claim.queue, claim.claim_no))
+            self._events.emit(RunStale(claim.id, claim.kind, claim.queue, claim.attempt, claim.claim_no))
 
     async def drained(self, timeout: float) -> bool:
         """Wait until nothing is left to write; False when `timeout` seconds did not suffice."""
@@ -162,7 +162,7 @@ class Finisher:
             else:
                 self._holdings.drop(ending.run)
                 claim = ending.run.claim
-                self._events.emit(RunStale(claim.id, claim.kind, claim.queue, claim.claim_no))
+                self._events.emit(RunStale(claim.id, claim.kind, claim.queue, claim.attempt, claim.claim_no))
         if again:
             await self._write(again)
 
@@ -205,7 +205,8 @@ class Finisher:
         if ending.bare:
             # Let go of it: the next beat but one finds a claim that nobody holds and gives it back.
             self._holdings.drop(ending.run)
-            self._events.emit(EndRefused(ending.verdict.id, ending.run.claim.kind, str(refusal)))
+            claim = ending.run.claim
+            self._events.emit(EndRefused(claim.id, claim.kind, claim.queue, claim.attempt, str(refusal)))
             return
         note = f"the end of this run could not be stored as it was: {refusal}".encode(
             "ascii", "replace"

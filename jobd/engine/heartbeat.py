@@ -107,7 +107,7 @@ class Heartbeat:
                 self._stop_all(Stop.FENCE)
             elif (
                 self._lease.until_lapse <= 0
-                # A process that was suspended wakes up long past its lapse: its handlers get the same time to stop.
+                # A process that was suspended wakes up past its lapse: its handlers get that time, too.
                 and time.monotonic() - fenced_at >= self._lease.safety
                 and self._handlers_running()
             ):

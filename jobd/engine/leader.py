@@ -90,7 +90,7 @@ class Leader:
             self.term = None
 
     async def _try_duties(self, term: int) -> None:
-        """A duty that fails, for want of a right, say, is told and waits for the next time; the lead stays."""
+        """A duty that fails, for want of a right, say, is told and waits for its turn; the lead stays."""
         try:
             await self._duties(term)
         except DatabaseUnavailable as outage:

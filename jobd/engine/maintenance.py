@@ -83,7 +83,7 @@ class Maintenance:
 
     async def _rescue(self) -> int:
         if self._lease.valid:
-            await self._fleet.reap(self._lease.worker_id, lease=self._lease.period)
+            await self._fleet.retire(self._lease.worker_id, lease=self._lease.period)
         rescued = await self._store.rescue(batch=BATCH, crash_limit=self._crash_limit)
         if rescued:
             dead = sum(state is JobState.DEAD for state in rescued.values())

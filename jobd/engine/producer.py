@@ -42,6 +42,7 @@ class Producer:
         lease: Lease,
         queues: Sequence[str],
         poll_interval: timedelta,
+        beat: timedelta,
         notified: Callable[[], bool],
         events: Events,
         rng: random.Random,
@@ -56,6 +57,7 @@ class Producer:
         self._lease = lease
         self._queues = list(queues)
         self._poll = poll_interval.total_seconds()
+        self._beat = beat.total_seconds()
         self._notified = notified
         self._rng = rng
         self._on_idle = on_idle
@@ -106,14 +108,21 @@ class Producer:
         if not self._lease.valid or not (rooms or limited_rooms):
             self._starved = True
             return False
+        worker_id, asked_at = self._lease.worker_id, time.monotonic()
         claims = await self._store.claim(
-            self._lease.worker_id,
+            worker_id,
             rooms=rooms,
             limited_rooms=limited_rooms,
             limited_kinds=limited_kinds,
             skipped_kinds=[*full_kinds, *self._resting()],
             suspects=0 if self._executor.suspects else 1,
         )
+        late = time.monotonic() - asked_at > self._beat
+        if claims and (late or not self._lease.valid or worker_id != self._lease.worker_id):
+            # A handler blocked the loop meanwhile, say. Beats that found nobody holding these claims may have
+            # given them back already, so nothing is started; this gives back what is left of them.
+            await self._store.release([(claim.id, claim.claim_no) for claim in claims])
+            return self._lease.valid
         found: dict[str, int] = dict.fromkeys(self._queues, 0)
         for claim in claims:
             found[claim.queue] = found.get(claim.queue, 0) + 1

@@ -41,7 +41,7 @@ delete from jobd.workers where id = $1::uuid
 update jobd.workers set stopping_at = coalesce($2::timestamptz, clock_timestamp()), sleeping_until = null
  where id = $1::uuid
 
--- name: reap (worker_id, lease, now)
+-- name: retire (worker_id, lease, now)
 -- Take the rows of workers whose lease lapsed; `rescue` then finds their jobs without one. Only a worker whose
 -- own beats were confirmed for a whole lease may judge, and never within a lease of the
 -- server's start: after an outage everybody's lease has lapsed, and nobody is dead. The row is locked and its
@@ -109,3 +109,7 @@ returning jobd.wake(array[name])
 -- name: probe (worker_id)
 -- A write, for readiness: a read would also succeed on a standby.
 update jobd.workers set stopping_at = stopping_at where id = $1::uuid returning id
+
+-- name: notify (channel)
+-- For a listener that wants to know whether it hears.
+select pg_notify($1::text, '')

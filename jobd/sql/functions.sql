@@ -1,6 +1,8 @@
 -- The functions of schema jobd, re-created by every migrate. `jobd.enqueue` and `jobd.enqueue_many` are
 -- the door for every language; the others serve the blocks in the files beside this one.
--- A function whose arguments change gets a new signature; the old one stays for one release.
+-- A function whose arguments change gets a new signature; the old one stays for one release, and never do two
+-- signatures of a name both have defaults for all that differs. Every change raises this number:
+-- functions: 1
 
 create or replace function jobd.uuid7() returns uuid
 language sql volatile parallel safe set search_path = pg_catalog
@@ -62,7 +64,7 @@ as $$
 $$;
 
 create or replace function jobd.check_job(kind text, queue text, deadline_policy text, unique_key text, tenant_id text,
-                                          delay_tolerance interval, timeout interval) returns void
+                                          delay_tolerance interval, timeout interval, headers jsonb, payload jsonb) returns void
 language plpgsql immutable
 as $$
 begin
@@ -84,6 +86,13 @@ begin
     end if;
     if octet_length(tenant_id) > 255 then
         raise exception 'tenant_id is % bytes long: use at most 255', octet_length(tenant_id)
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if jsonb_typeof(headers) <> 'object' then
+        raise exception 'headers: a JSON object, like {"tags": ["a"], "meta": {}}' using errcode = 'invalid_parameter_value';
+    end if;
+    if pg_column_size(payload) > 67108864 then
+        raise exception 'payload: % bytes are too many; store large data elsewhere and enqueue where it is', pg_column_size(payload)
             using errcode = 'invalid_parameter_value';
     end if;
     if greatest(delay_tolerance, timeout) > interval '36525 days' or least(delay_tolerance, timeout) < interval '0' then
@@ -126,7 +135,8 @@ declare
     holder   record;
 begin
     perform jobd.check_job(enqueue.kind, enqueue.queue, enqueue.deadline_policy, enqueue.unique_key,
-                           enqueue.tenant_id, enqueue.delay_tolerance, enqueue.timeout);
+                           enqueue.tenant_id, enqueue.delay_tolerance, enqueue.timeout, enqueue.headers,
+                           enqueue.payload);
     id := coalesce(enqueue.id, jobd.uuid7());
     loop
         insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at,
@@ -199,7 +209,8 @@ declare
     due    timestamptz := coalesce(enqueue_many.run_at, coalesce(enqueue_many.now, pg_catalog.now()) + coalesce(enqueue_many.delay, '0'));
 begin
     perform jobd.check_job(enqueue_many.kind, enqueue_many.queue, enqueue_many.deadline_policy, null,
-                           enqueue_many.tenant_id, enqueue_many.delay_tolerance, enqueue_many.timeout);
+                           enqueue_many.tenant_id, enqueue_many.delay_tolerance, enqueue_many.timeout,
+                           enqueue_many.headers, null);
     if cardinality(ids) <> cardinality(payloads) then
         raise exception 'enqueue_many got % ids for % payloads: give as many, or none', cardinality(ids), cardinality(payloads)
             using errcode = 'invalid_parameter_value';
@@ -221,7 +232,7 @@ $$;
 
 create or replace function jobd.ensure_partitions(days integer default 7, now timestamptz default null) returns integer
 language plpgsql volatile security definer
-set search_path = pg_catalog set timezone = 'UTC' set datestyle = 'ISO'
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO'
 as $$
 -- Create and attach the partitions of the history from yesterday to `days` ahead; returns how many were
 -- missing, or -1 when another session is at it. Security definer, so that a worker without the right
@@ -233,6 +244,11 @@ declare
     missing integer := 0;
     today   date := (coalesce(ensure_partitions.now, pg_catalog.clock_timestamp()) at time zone 'UTC')::date;
 begin
+    if ensure_partitions.days not between 0 and 31
+       or abs(today - (pg_catalog.clock_timestamp() at time zone 'UTC')::date) > 3660 then
+        raise exception 'ensure_partitions: at most 31 days ahead, of a time within ten years'
+            using errcode = 'invalid_parameter_value';
+    end if;
     if not pg_try_advisory_xact_lock(hashtext('jobd.ensure_partitions')) then
         return -1;
     end if;
@@ -248,3 +264,5 @@ begin
     return missing;
 end
 $$;
+
+revoke execute on function jobd.ensure_partitions(integer, timestamptz) from public;

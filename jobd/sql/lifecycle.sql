@@ -118,17 +118,21 @@ returning j.id
 -- running -> succeeded | cancelled | dead | scheduled | ready.
 --
 -- Matches only the claims that produced these verdicts. A worker that was taken for dead and rescued gets
--- no row back for that job; its result is dropped and reported as stale. Runs that go back to
--- the queue are locked first: a cancel that commits meanwhile is then seen, and ends them `cancelled`.
+-- no row back for that job; its result is dropped and reported as stale. Runs that did not succeed
+-- are locked first: a cancel that commits meanwhile is then seen, and ends them `cancelled`.
 -- Returns each id that was still ours with the state it really got.
 with runs as materialized (
     select * from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::interval[], $6::bool[],
                          $7::text[], $8::text[])
                as u (id, claim_no, state, reason, delay, unburned, result, error)
 ), back as materialized (
-    select r.*, j.cancel_requested_at is not null as cancelled
+    select r.id, r.claim_no, r.delay, r.unburned, r.error,
+           case when j.cancel_requested_at is null then r.state else 'cancelled' end as state,
+           case when j.cancel_requested_at is null then r.reason
+                else coalesce(j.cancel_reason, 'cancelled on request') end as reason,
+           case when j.cancel_requested_at is null then r.result end as result
       from runs r join jobd.jobs j on j.id = r.id and j.claim_no = r.claim_no
-     where r.state in ('scheduled', 'ready')
+     where r.state <> 'succeeded'
      order by j.id
        for update of j
 ), returned as (
@@ -138,13 +142,13 @@ with runs as materialized (
            run_at = case when b.state = 'scheduled'
                          then coalesce($9::timestamptz, now()) + coalesce(b.delay, '0') else j.run_at end
       from back b
-     where j.id = b.id and j.claim_no = b.claim_no and not b.cancelled
+     where j.id = b.id and j.claim_no = b.claim_no and b.state in ('scheduled', 'ready')
     returning j.id, j.state, case when j.state = 'ready' then jobd.wake(array[j.queue]) end
 ), endings as (
     select r.id, r.claim_no, r.state, r.reason, r.result, r.error from runs r
-     where r.state not in ('scheduled', 'ready')
+     where r.state = 'succeeded'
     union all
-    select b.id, b.claim_no, 'cancelled', 'cancelled on request', null, b.error from back b where b.cancelled
+    select b.id, b.claim_no, b.state, b.reason, b.result, b.error from back b where b.state not in ('scheduled', 'ready')
 ), gone as (
     delete from jobd.jobs j using endings e where j.id = e.id and j.claim_no = e.claim_no
     returning j, e.state, e.reason, e.result, e.error, coalesce($9::timestamptz, clock_timestamp()) as at
@@ -171,7 +175,8 @@ with mine as materialized (
        for update of j
 ), returned as (
     update jobd.jobs j
-       set state = 'ready', claim_no = j.claim_no + 1, worker_id = null, claimed_at = null, attempt = j.attempt - 1
+       set state = 'ready', claim_no = j.claim_no + 1, worker_id = null, claimed_at = null, progress = null,
+           attempt = j.attempt - 1
       from mine m
      where j.id = m.id and not m.cancelled
     returning j.id, jobd.wake(array[j.queue])
@@ -180,25 +185,31 @@ with mine as materialized (
     returning j, coalesce($3::timestamptz, clock_timestamp()) as at
 ), kept as (
     insert into jobd.job_history
-    select h.* from gone g, jobd.ended(g.j, 'cancelled', 'cancelled on request', null, null, g.at) h
+    select h.* from gone g,
+           jobd.ended(g.j, 'cancelled', coalesce((g.j).cancel_reason, 'cancelled on request'), null, null, g.at) h
     returning id
 )
 select id from returned union all select id from kept
 
 -- name: rescue (batch, crash_limit, now)
 -- running -> ready | cancelled | dead, for orphans: jobs whose worker has no row. Lapsed workers lose
--- their row first (`reap`, in sql/fleet.sql), in a transaction of its own, and a row that is gone never
--- comes back, so nothing here can race with a late beat. The attempt is given back and the crash
+-- their row first (`retire`, in sql/fleet.sql), in a transaction of its own, and a row that is gone never
+-- comes back, so nothing here can race with a late beat. Who is lost is judged before anything is
+-- locked, and locked by that claim: a job that another rescuer put back and a live worker claimed meanwhile
+-- has another claim_no, whereas a lock that re-checked `not exists` itself would find no worker. The attempt is given back and the crash
 -- is counted; at the crash limit (0: none) the job is dead. Returns each job's id and new state.
-with orphans as materialized (
+with lost as materialized (
+    select j.id, j.claim_no from jobd.jobs j
+     where j.state = 'running' and not exists (select from jobd.workers w where w.id = j.worker_id)
+     order by j.id limit $1::int
+), orphans as materialized (
     select j.id, j.cancel_requested_at is not null as cancelled,
            $2::int > 0 and j.crashes + 1 >= $2::int as dead,
            jsonb_build_object('attempt', j.attempt, 'at', coalesce($3::timestamptz, now()), 'type', 'WorkerLost',
                               'message', 'worker ' || j.worker_id || ' stopped beating while it ran this job',
                               'traceback', null) as error
-      from jobd.jobs j
-     where j.state = 'running' and not exists (select from jobd.workers w where w.id = j.worker_id)
-     order by j.id limit $1::int
+      from lost l join jobd.jobs j on j.id = l.id and j.claim_no = l.claim_no
+     order by j.id
        for update of j skip locked
 ), returned as (
     update jobd.jobs j
@@ -214,7 +225,7 @@ with orphans as materialized (
     insert into jobd.job_history
     select h.* from counted c,
            jobd.ended(c.j, case when c.cancelled then 'cancelled' else 'dead' end,
-                      case when c.cancelled then 'cancelled on request'
+                      case when c.cancelled then coalesce((c.j).cancel_reason, 'cancelled on request')
                            else 'crashed: its worker died ' || (c.j).crashes + 1 || ' times while it ran' end,
                       null, c.error, c.at, 1) h
     returning id, state
@@ -235,7 +246,9 @@ with target as materialized (
     select h.* from gone g, jobd.ended(g.j, 'cancelled', $2::text, null, null, g.at) h
     returning state
 ), asked as (
-    update jobd.jobs j set cancel_requested_at = coalesce(j.cancel_requested_at, $3::timestamptz, now())
+    update jobd.jobs j
+       set cancel_requested_at = coalesce(j.cancel_requested_at, $3::timestamptz, now()),
+           cancel_reason = coalesce(j.cancel_reason, $2::text)
       from target t where j.id = t.id and t.state = 'running'
     returning j.state, pg_notify('jobd_cancel', j.id::text)
 )

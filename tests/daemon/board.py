@@ -58,7 +58,9 @@ class Board:
 
     async def in_state(self, id: UUID, state: str, *, timeout: float = 15.0) -> Any:
         """Wait until this job is in this state; return its row."""
-        return await eventually(lambda: self.row(id), until=lambda row: row["state"] == state, timeout=timeout)
+        return await eventually(
+            lambda: self.row(id), until=lambda row: row["state"] == state, timeout=timeout
+        )
 
     async def confirmed(self, worker: str, *, seconds: float) -> None:
         """Wait until this worker may take others for dead."""

@@ -39,7 +39,7 @@ class DaemonProcess:
         return str(self._first("started")["worker"])
 
     async def logged(self, text: str, *, timeout: float = 15.0, times: int = 1) -> Line:
-        """Wait until lines that contain `text`, as message or detail, were written; return the last of them."""
+        """Wait until `times` lines have `text` in their message or detail; return the last of them."""
         found: list[Line] = []
 
         def enough() -> bool:
@@ -68,6 +68,15 @@ class DaemonProcess:
     @property
     def alive(self) -> bool:
         return self._process.returncode is None
+
+    async def died_within(self, seconds: float) -> bool:
+        """Wait for its end for so long at most."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._process.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def ended(self, *, timeout: float = 20.0) -> int:
         """Wait for its end; return the exit code."""
@@ -109,8 +118,14 @@ class Daemons:
         self.settings = settings
         self.started: list[DaemonProcess] = []
 
-    async def start(self, *flags: str, ready: bool = True, **settings: str) -> DaemonProcess:
-        """`jobd run` with these flags and settings; by default, return once it has a lease and claims."""
+    async def start(self, *flags: str, **settings: str) -> DaemonProcess:
+        """`jobd run` with these flags and settings; return once it works."""
+        daemon = await self.begin(*flags, **settings)
+        await daemon.logged("started")
+        return daemon
+
+    async def begin(self, *flags: str, **settings: str) -> DaemonProcess:
+        """`start`, without waiting for anything."""
         chosen = {
             "database_url": self.database_url,
             "app": APP,
@@ -134,8 +149,6 @@ class Daemons:
         )  # fmt: skip
         daemon = DaemonProcess(process)
         self.started.append(daemon)
-        if ready:
-            await daemon.logged("started")
         return daemon
 
     async def end(self) -> None:

@@ -7,6 +7,7 @@ counted from outside a run is a row of `public.effects`, written on a connection
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -82,10 +83,8 @@ async def wait_noted(ctx: JobContext, effects: Effects, path: str) -> None:
 async def stubborn(path: str) -> None:
     """Swallows every cancellation until the file is there."""
     while not Path(path).exists():
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(FILE_POLL)
-        except asyncio.CancelledError:
-            pass
 
 
 @jobs.handler("thread_wait")
@@ -146,6 +145,27 @@ async def insert_slowly(ctx: JobContext, path: str) -> None:
         await tx.execute("insert into public.effects (job_id, claim_no, pid, what) values ($1, $2, $3, $4)",
                          ctx.id, ctx.claim_no, os.getpid(), "inserted")  # fmt: skip
         await wait(path)
+
+
+@jobs.handler("insert_late")
+async def insert_late(ctx: JobContext, seconds: float) -> None:
+    """`insert` that takes its time."""
+    async with ctx.transaction() as tx:
+        await tx.execute("insert into public.effects (job_id, claim_no, pid, what) values ($1, $2, $3, $4)",
+                         ctx.id, ctx.claim_no, os.getpid(), "inserted")  # fmt: skip
+        await asyncio.sleep(seconds)
+
+
+@jobs.handler("noted")
+async def noted(ctx: JobContext, effects: Effects) -> None:
+    await effects.note(ctx, "ran")
+
+
+@jobs.handler("block_later")
+async def block_later(seconds: float) -> None:
+    """Blocks the loop while the next claim is under way, most likely."""
+    await asyncio.sleep(0)
+    time.sleep(seconds)  # noqa: ASYNC251
 
 
 @jobs.handler("terminate_self")

@@ -105,7 +105,7 @@ async def test_a_daemon_waits_for_a_database_that_is_not_there_yet(
 ):
     job = await board.jobs.enqueue("add", {"a": 1, "b": 2})
     async with outage(own_postgres, seconds=0, mode="fast"):
-        daemon = await daemons.start(ready=False, migrate="auto")
+        daemon = await daemons.begin(migrate="auto")
         await daemon.logged("waiting for the database")
     await daemon.logged("started")
     await board.in_state(job.id, "succeeded")
@@ -115,12 +115,13 @@ async def test_a_daemon_that_waits_for_its_database_still_ends_on_sigterm(
     own_postgres: PostgresServer, daemons: Daemons
 ):
     async with outage(own_postgres, seconds=0, mode="fast"):
-        daemon = await daemons.start(ready=False)
+        daemon = await daemons.begin()
         await daemon.logged("waiting for the database")
         daemon.terminate()
         assert await daemon.ended() == 0
 
 
+@pytest.mark.slow
 async def test_a_daemon_that_ends_during_an_outage_says_what_it_could_not_write(
     own_postgres: PostgresServer, daemons: Daemons, board: Board, tmp_path: Path
 ):

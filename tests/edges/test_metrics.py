@@ -152,7 +152,7 @@ def test_chores_and_losses_are_counted() -> None:
     events.emit(JobsStaged(count=40))
     events.emit(JobsRescued(count=7, dead=2))
     events.emit(JobsExpired(count=3))
-    events.emit(RunStale(id=JOB, kind="resize", queue="images", claim_no=4))
+    events.emit(RunStale(id=JOB, kind="resize", queue="images", attempt=1, claim_no=4))
     events.emit(LeaseLost(detail="no beat for 30 s"))
 
     series = shown(metrics)

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from jobd import Discard, HandlerError, JobContext, Jobs, JobState
+from jobd.door import Link
 from jobd.events import JobFinished, LeaseRenewed
 from jobd.ids import uuid7
 from tests.engine import process_jobs
 from tests.engine.running import ran
+from tests.factories import scalar
 from tests.signals import expect
 
 
@@ -235,9 +237,11 @@ async def test_resources_are_opened_once_injected_by_type_and_closed_at_the_end(
 
 async def test_a_daemon_whose_resources_cannot_be_opened_does_not_start(jobs: Jobs):
     @jobs.lifespan
-    async def broken() -> AsyncIterator[None]:
+    async def broken() -> AsyncIterator[Connection]:
+        yield await refused()
+
+    async def refused() -> Connection:
         raise ConnectionError("no way")
-        yield
 
     with pytest.raises(ConnectionError, match="no way"):
         async with jobs.running():
@@ -250,25 +254,20 @@ async def test_two_resources_of_one_type_are_refused(jobs: Jobs):
         jobs.resource(Connection, Connection())
 
 
-async def test_a_payload_that_does_not_fit_its_handler_is_a_failure_that_names_the_path(jobs: Jobs):
+async def test_a_payload_that_does_not_fit_its_handler_is_a_failure_that_names_the_path(
+    jobs: Jobs, link: Link
+):
     @jobs.handler("typed")
     async def typed(n: int) -> None: ...
 
     async with jobs.running():
         # Past the client's own check, as another language would.
-        id = (await jobs.client.pool.fetch(_SQL))[0]["id"]
+        id = await scalar(
+            link, """select id from jobd.enqueue(kind => 'typed', payload => '{"n": "many"}')"""
+        )
         job = await jobs.get(id)
         async with asyncio.timeout(10):
             while not job.errors:
                 job = await jobs.get(id)
     assert job.errors[0]["type"].endswith("PayloadError")
     assert "$.n" in job.errors[0]["message"]
-
-
-def _block() -> Any:
-    from jobd.sql import Block
-
-    return Block("test", (), """select id from jobd.enqueue(kind => 'typed', payload => '{"n": "many"}')""")
-
-
-_SQL = _block()

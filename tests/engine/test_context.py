@@ -132,10 +132,14 @@ async def test_what_a_handler_does_after_its_transaction_is_only_told(jobs: Jobs
             raise ValueError("too late")
         return "too late"
 
-    async with jobs.running():
-        async with expect(jobs.events, LateResult):
-            finished, job = await ran(jobs, "talks")
-    assert (finished.outcome, job.state, job.result, job.errors) == ("succeeded", JobState.SUCCEEDED, None, [])
+    async with jobs.running(), expect(jobs.events, LateResult):
+        finished, job = await ran(jobs, "talks")
+    assert (finished.outcome, job.state, job.result, job.errors) == (
+        "succeeded",
+        JobState.SUCCEEDED,
+        None,
+        [],
+    )
 
 
 class Odd(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -192,10 +193,8 @@ async def test_a_handler_that_swallows_its_cancellation_is_abandoned_and_its_slo
     @jobs.handler("stubborn", timeout="0.1s")
     async def stubborn() -> None:
         while not let_go.is_set():
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await let_go.wait()
-            except asyncio.CancelledError:
-                pass
 
     @jobs.handler("fine")
     async def fine() -> str:

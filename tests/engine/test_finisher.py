@@ -97,7 +97,9 @@ async def test_many_bad_rows_are_each_stored_in_another_form(desk: Desk, link: L
     async with expect(desk.events, JobFinished, count=64):
         for place, id in enumerate(ids):
             desk.put(id, result="{" if place % 2 else '"fine"')
-    assert len(await query(link, "select from jobd.job_history where reason like '%could not be stored%'")) == 32
+    assert (
+        len(await query(link, "select from jobd.job_history where reason like '%could not be stored%'")) == 32
+    )
 
 
 async def test_a_claim_that_is_lost_is_reported_as_stale_and_changes_nothing(desk: Desk, link: Link):

@@ -43,7 +43,9 @@ async def test_a_commit_that_was_durable_when_its_answer_was_lost_is_a_success(
     async def inserts(ctx: JobContext) -> None:
         async with ctx.transaction() as tx:
             await tx.execute("set local synchronous_commit = on")
-            await tx.execute("insert into public.effects values ($1, $2, 0, 'inserted')", ctx.id, ctx.claim_no)
+            await tx.execute(
+                "insert into public.effects values ($1, $2, 0, 'inserted')", ctx.id, ctx.claim_no
+            )
 
     async with jobs.running():
         id = uuid7()

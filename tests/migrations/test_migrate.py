@@ -11,8 +11,21 @@ import pytest
 
 from jobd.door import Database, Record
 from jobd.errors import SchemaError, SchemaOutdated, SchemaTooNew
-from jobd.migrate import LOCK, check, found_version, migrate, migrations, needed_version, script
+from jobd.migrate import (
+    LOCK,
+    check,
+    found_version,
+    functions_version,
+    migrate,
+    migrations,
+    needed_version,
+    script,
+)
 from tests.postgres import PostgresServer
+
+# The number that jobd/sql/functions.sql bears, and the fingerprint of its text.
+FUNCTIONS = (1, "f3d063ad0d994bcc")
+
 
 if TYPE_CHECKING:
     Session = asyncpg.Connection[Record]
@@ -97,6 +110,20 @@ async def test_functions_of_another_release_are_made_anew(empty_database_url: st
     )
     assert await migrate(empty_database_url) == []
     assert await schema(session) == before
+
+
+async def test_functions_of_a_newer_release_are_left_alone(empty_database_url: str, session: Session):
+    await migrate(empty_database_url)
+    await session.execute(
+        "create or replace function jobd.functions_version() returns text language sql as 'select $$9999:x$$'"
+    )
+    assert await migrate(empty_database_url) == []
+    assert await session.fetchval("select jobd.functions_version()") == "9999:x"
+
+
+def test_a_change_of_the_functions_raises_their_number():
+    # Two jobds with the same number and different functions would replace each other's for ever.
+    assert functions_version() == FUNCTIONS, "raise the number in functions.sql, and put both down here"
 
 
 async def test_a_newer_schema_is_refused_and_left_as_it_is(empty_database_url: str, session: Session):

@@ -158,12 +158,20 @@ async def test_a_run_that_would_go_back_ends_cancelled_when_that_was_asked(
     assert job.errors == [json.loads(ERROR)]
 
 
-@pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.DEAD])
-async def test_a_run_that_ended_for_good_stays_what_it_is_although_a_cancel_was_asked(
-    door: Link, store: Store, state: JobState
-):
+async def test_a_success_stays_one_although_a_cancel_was_asked(door: Link, store: Store):
     id = await make_job(door, state="running", cancel_requested_at=datetime.now(UTC))
-    assert await store.finish([run(id, state)]) == {id: state}
+    assert await store.finish([run(id, JobState.SUCCEEDED)]) == {id: JobState.SUCCEEDED}
+
+
+@pytest.mark.parametrize("state", [JobState.DEAD, JobState.CANCELLED])
+async def test_any_other_end_is_cancelled_with_the_reason_that_was_given(
+    door: Link, store: Store, reader: Reader, state: JobState
+):
+    id = await make_job(door, state="running")
+    assert await store.cancel(id, reason="wrong address") is JobState.RUNNING
+    assert await store.finish([run(id, state, reason="gave up", error=ERROR)]) == {id: JobState.CANCELLED}
+    job = await reader.get(id)
+    assert (job.reason, job.errors) == ("wrong address", [json.loads(ERROR)])
 
 
 @pytest.mark.parametrize("state", [JobState.SCHEDULED, JobState.READY])

@@ -132,14 +132,14 @@ async def test_a_lapsed_worker_is_reaped_and_a_live_one_is_not(fleet: Fleet, doo
     me = await judge(door, now)
     dead = await make_worker(door, lease_until=now - SECOND)
     alive = await make_worker(door, lease_until=now + SECOND)
-    assert await fleet.reap(me, lease=LEASE, now=now) == {dead}
+    assert await fleet.retire(me, lease=LEASE, now=now) == {dead}
     assert {worker.id for worker in await reader.workers()} == {me, alive}
 
 
 async def test_nobody_reaps_itself(fleet: Fleet, door: Link):
     now = await soon(door)
     me = await judge(door, now, lease_until=now - SECOND)
-    assert await fleet.reap(me, lease=LEASE, now=now) == set()
+    assert await fleet.retire(me, lease=LEASE, now=now) == set()
 
 
 @pytest.mark.parametrize(
@@ -156,22 +156,22 @@ async def test_a_worker_that_was_cut_off_itself_judges_nobody(
     now = await soon(door)
     await make_worker(door, lease_until=now - SECOND)
     me = await judge(door, now, **{name: now + shift for name, shift in unfit.items()})
-    assert await fleet.reap(me, lease=LEASE, now=now) == set()
+    assert await fleet.retire(me, lease=LEASE, now=now) == set()
 
 
 async def test_a_process_that_is_no_worker_judges_nobody(fleet: Fleet, door: Link):
     now = await soon(door)
     await make_worker(door, lease_until=now - SECOND)
-    assert await fleet.reap(uuid4(), lease=LEASE, now=now) == set()
+    assert await fleet.retire(uuid4(), lease=LEASE, now=now) == set()
 
 
 async def test_nobody_is_reaped_within_a_lease_of_the_servers_start(fleet: Fleet, door: Link):
     """After an outage everybody's lease has lapsed, and nobody is dead."""
     started = await scalar(door, "select pg_postmaster_start_time()")
     await make_worker(door, lease_until=started - SECOND)
-    for now, reaped in ((started + LEASE - SECOND, 0), (started + LEASE, 1)):
+    for now, retired in ((started + LEASE - SECOND, 0), (started + LEASE, 1)):
         me = await judge(door, now)
-        assert len(await fleet.reap(me, lease=LEASE, now=now)) == reaped
+        assert len(await fleet.retire(me, lease=LEASE, now=now)) == retired
 
 
 async def test_a_beat_that_commits_first_wins_against_the_reaper(
@@ -181,16 +181,16 @@ async def test_a_beat_that_commits_first_wins_against_the_reaper(
     me = await judge(door, now)
     late = await make_worker(door, lease_until=now - SECOND)
     assert await Fleet(held).beat(late, lease=LEASE, now=now)
-    assert await fleet.reap(me, lease=LEASE, now=now) == set()
+    assert await fleet.retire(me, lease=LEASE, now=now) == set()
     await held.commit()
-    assert await fleet.reap(me, lease=LEASE, now=now) == set()
+    assert await fleet.retire(me, lease=LEASE, now=now) == set()
 
 
 async def test_a_late_beat_that_waits_for_the_reaper_gets_no_row(fleet: Fleet, door: Link, held: Held):
     now = await soon(door)
     me = await judge(door, now)
     late = await make_worker(door, lease_until=now - SECOND)
-    assert await Fleet(held).reap(me, lease=LEASE, now=now) == {late}
+    assert await Fleet(held).retire(me, lease=LEASE, now=now) == {late}
     assert await held.commit_under(fleet.beat(late, lease=LEASE, now=now)) is None
 
 
@@ -198,8 +198,8 @@ async def test_two_reapers_take_each_worker_once(fleet: Fleet, door: Link, held:
     now = await soon(door)
     first, second = await judge(door, now), await judge(door, now)
     dead = {await make_worker(door, lease_until=now - SECOND) for _ in range(3)}
-    assert await Fleet(held).reap(first, lease=LEASE, now=now) == dead
-    assert await fleet.reap(second, lease=LEASE, now=now) == set()
+    assert await Fleet(held).retire(first, lease=LEASE, now=now) == dead
+    assert await fleet.retire(second, lease=LEASE, now=now) == set()
     await held.commit()
 
 
@@ -254,9 +254,9 @@ async def test_an_outage_longer_than_every_lease_costs_no_healthy_worker_its_job
         await make_job(door, state="running", worker_id=worker)
     first, second = workers
     assert await fleet.beat(first, lease=LEASE, now=now)
-    assert await fleet.reap(first, lease=LEASE, now=now) == set()
+    assert await fleet.retire(first, lease=LEASE, now=now) == set()
     assert await fleet.beat(second, lease=LEASE, now=now + 10 * SECOND)
-    assert await fleet.reap(first, lease=LEASE, now=now + 10 * SECOND) == set()
+    assert await fleet.retire(first, lease=LEASE, now=now + 10 * SECOND) == set()
     assert await store.rescue(batch=10, crash_limit=3) == {}
     assert await scalar(door, "select count(*) from jobd.jobs where crashes = 0 and state = 'running'") == 2
 
@@ -271,7 +271,7 @@ async def test_a_worker_that_stays_away_after_an_outage_is_taken_for_dead_in_the
     for step in range(4):
         moment = now + step * 10 * SECOND
         await fleet.beat(me, lease=LEASE, now=moment)
-        assert await fleet.reap(me, lease=LEASE, now=moment) == ({gone} if step == 3 else set())
+        assert await fleet.retire(me, lease=LEASE, now=moment) == ({gone} if step == 3 else set())
     assert set(await store.rescue(batch=10, crash_limit=3)) == {id}
 
 

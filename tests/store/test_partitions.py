@@ -105,6 +105,7 @@ async def weak(door: Link, direct_database_url: str) -> AsyncIterator[Link]:
         f"create role {role} login",
         f"grant usage on schema jobd to {role}",
         f"grant select, insert, update, delete on all tables in schema jobd to {role}",
+        f"grant execute on all functions in schema jobd to {role}",
     ):
         await query(door, statement)
     link = Link(Database(direct_database_url.replace("postgres@", f"{role}@")))

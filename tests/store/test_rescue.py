@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -143,3 +144,31 @@ async def test_a_worker_that_was_reaped_and_begins_anew_does_not_get_its_old_job
     await query(door, "delete from jobd.workers where id = $1", worker)
     assert await fleet.beat(worker, lease=LEASE) is None
     assert await store.rescue(batch=10, crash_limit=3) == {id: JobState.READY}
+
+
+async def test_rescuers_at_the_same_time_never_take_a_job_from_the_worker_that_claimed_it_meanwhile(
+    door: Link, reader: Reader
+):
+    """A puts a job back, a live worker claims it, and B still sees it running under the dead one."""
+    links = [Link(door.database) for _ in range(4)]
+    live = await make_worker(door)
+
+    async def rescue(link: Link) -> None:
+        while await Store(link).rescue(batch=20, crash_limit=0):
+            pass
+
+    async def claim(link: Link, wanted: int) -> None:
+        while wanted:
+            wanted -= len(await Store(link).claim(live, rooms={"default": 50}, suspects=50))
+
+    try:
+        for _ in range(15):
+            await make_jobs(door, 60, state="running")
+            rescues = [rescue(link) for link in links[1:]]
+            await asyncio.gather(*rescues, claim(links[0], 60))
+            taken = await scalar(door, "select count(*) from jobd.jobs where crashes <> 1 or state <> 'running'")
+            assert taken == 0
+            await query(door, "delete from jobd.jobs")
+    finally:
+        for link in links:
+            await link.close()

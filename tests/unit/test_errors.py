@@ -50,8 +50,9 @@ EXAMPLES = [
     (DatabaseUnavailable("no such role", permanent=True), "the database cannot be used: no such role"),
     (Refused("too long", sqlstate="22001", constraint=None), "too long"),
     (PartitionMissing("none for today"), "none for today"),
-    (SchemaOutdated(0, 3), "has no jobd schema yet, this jobd needs version 3: run `jobd migrate`"),
+    (SchemaOutdated(0, 3), "the database has no jobd schema yet: run `jobd migrate`"),
     (SchemaOutdated(2, 3), "is at schema version 2, this jobd needs version 3: run `jobd migrate`"),
+    (SchemaOutdated(None), "the database lacks a part of jobd's schema: run `jobd migrate`"),
     (SchemaTooNew(4, 3), "is at schema version 4, this jobd knows versions up to 3: upgrade jobd here"),
 ]
 

@@ -1,0 +1,74 @@
+"""What an error of the driver means to jobd: one table, and nobody else looks at SQLSTATEs.
+
+Only the error's own sentence is kept, never its DETAIL, which quotes rows and so payloads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import asyncpg
+
+from jobd.errors import (
+    DatabaseUnavailable,
+    JobdError,
+    PartitionMissing,
+    Refused,
+    SchemaOutdated,
+    Transient,
+)
+
+# A SQLSTATE, or its beginning. 28, 3D000, 42501: role, password, database or rights; waiting changes nothing.
+PERMANENT = ("28", "3D000", "42501")
+# 57014: somebody cancelled the statement, or the role has a statement_timeout.
+TRANSIENT = ("40001", "40P01", "55P03", "57014")
+REFUSED = ("22", "23")
+SCHEMA_MISSING = ("42P01", "3F000", "42883", "42703")
+
+
+def translate(error: BaseException) -> JobdError | None:
+    """jobd's own error for one of the driver's or the network's, or None for a bug of ours.
+
+    A state that is in no table counts as an outage: it is told, and the call is tried again. Only what
+    says that a statement itself is wrong (42...) stays loud.
+    """
+    if isinstance(error, asyncpg.PostgresError):
+        return _of_server(error)
+    if isinstance(error, ValueError):
+        # The driver could not encode a value; as an InterfaceError it would look like a broken connection.
+        return Refused(str(error), sqlstate="22000", constraint=None)
+    if isinstance(error, (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)):
+        return DatabaseUnavailable(f"{error}" or type(error).__name__)
+    return None
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Raise jobd's errors in place of the driver's."""
+    try:
+        yield
+    except JobdError:
+        raise
+    except Exception as error:
+        named = translate(error)
+        if named is None:
+            raise
+        raise named from error
+
+
+def _of_server(error: asyncpg.PostgresError) -> JobdError | None:
+    state = error.sqlstate or ""
+    said = str(error.args[0]) if error.args else type(error).__name__
+    constraint = getattr(error, "constraint_name", None)
+    if state.startswith(TRANSIENT):
+        return Transient(said)
+    if state == "23514" and constraint is None:  # not by its words, which may be in any language
+        return PartitionMissing(said)
+    if state.startswith(REFUSED):
+        return Refused(said, sqlstate=state, constraint=constraint)
+    if state.startswith(SCHEMA_MISSING) and "jobd" in said:
+        return SchemaOutdated(0 if state == "3F000" else None)
+    if state.startswith("42") and not state.startswith(PERMANENT):
+        return None
+    return DatabaseUnavailable(f"{said} (SQLSTATE {state})", permanent=state.startswith(PERMANENT))

@@ -1,0 +1,61 @@
+"""A handler that blocks the work loop stops neither the lease nor the probes."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+
+from tests.daemon.board import Board
+from tests.daemon.daemons import Daemons
+from tests.signals import eventually
+
+
+def lag(metrics: str) -> float:
+    found = re.search(r"^jobd_loop_lag_seconds (\S+)$", metrics, re.MULTILINE)
+    assert found, metrics
+    return float(found[1])
+
+
+@pytest.mark.parametrize(
+    ("lease", "heartbeat", "seconds"),
+    [
+        ("2s", "0.5s", 5),
+        pytest.param("10s", "3s", 60, marks=[pytest.mark.slow, pytest.mark.timeout(150)]),
+    ],
+)
+async def test_a_blocked_loop_keeps_its_lease_and_metrics_answer_and_show_the_lag(
+    daemons: Daemons, board: Board, lease: str, heartbeat: str, seconds: float
+):
+    settings = {"lease": lease, "heartbeat": heartbeat}
+    blocked = await daemons.start(**settings)
+    job = await board.jobs.enqueue("block", {"seconds": seconds})
+    await board.in_state(job.id, "running")
+    judge = await daemons.start("--only", "scheduler", **settings)
+
+    async with httpx.AsyncClient(base_url=blocked.address) as client:
+
+        async def metrics() -> str:
+            answer = await client.get("/metrics", timeout=2)
+            assert answer.status_code == 200
+            return answer.text
+
+        await eventually(metrics, until=lambda text: lag(text) > seconds / 2, timeout=seconds)
+        assert (await client.get("/livez", timeout=2)).status_code == 200
+        assert (await client.get("/readyz", timeout=2)).status_code in {200, 503}
+        row = await board.in_state(job.id, "succeeded", timeout=seconds + 5)
+        assert (row["attempt"], row["crashes"], row["claim_no"]) == (1, 0, 2)
+        await eventually(metrics, until=lambda text: lag(text) < 1)
+    assert not any("lost" in line["event"] for line in [*blocked.lines, *judge.lines])
+
+
+async def test_jobs_that_were_claimed_while_the_loop_was_blocked_run_once(daemons: Daemons, board: Board):
+    await daemons.start("--concurrency", "10")
+    for _ in range(3):
+        ids = list(await board.jobs.enqueue_many("noted", [{}] * 5))
+        ids += await board.jobs.enqueue_many("block_later", [{"seconds": 2.5}])
+        ids += await board.jobs.enqueue_many("noted", [{}] * 30)
+        await eventually(lambda ids=ids: board.runs(ids), until=lambda runs: len(runs) == 36)  # type: ignore[misc]
+    rows = await board.query("select job_id from public.effects group by job_id having count(*) > 1")
+    assert rows == []

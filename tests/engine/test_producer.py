@@ -1,0 +1,183 @@
+"""Which jobs are taken, and when: fair between queues, none that cannot run here, suspects one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from jobd import Jobs, JobState
+from jobd.door import Link
+from jobd.events import JobFinished, JobStarted, LeaseRenewed, UnknownKind
+from jobd.fleet import Fleet
+from tests.engine.running import ran
+from tests.factories import make_jobs, query, scalar
+from tests.signals import eventually, expect
+
+
+async def succeeded(link: Link) -> int:
+    return int(await scalar(link, "select count(*) from jobd.job_history where state = 'succeeded'"))
+
+
+async def test_a_kind_without_a_handler_goes_back_unburned_and_is_left_out_from_then_on(
+    jobs: Jobs, link: Link
+):
+    @jobs.handler("known")
+    async def known() -> None: ...
+
+    async with jobs.running():
+        now = datetime.now(UTC)
+        finished, job = await ran(jobs, "of_a_newer_release")
+        assert (finished.outcome, job.state, job.attempt, job.errors) == (
+            "unknown_kind",
+            JobState.SCHEDULED,
+            0,
+            [],
+        )
+        assert timedelta(seconds=14) < job.run_at - now < timedelta(seconds=25)
+        again = await jobs.enqueue("of_a_newer_release")
+        await ran(jobs, "known")
+        async with expect(jobs.events, LeaseRenewed, count=2):
+            pass
+        left = await jobs.get(again.id)
+        assert (left.state, left.claim_no) == (JobState.READY, 0)
+
+
+async def test_another_daemon_takes_what_has_no_handler_here(jobs: Jobs, database_url: str):
+    newer = Jobs(database_url, migrate="off", poll_interval="0.2s")
+
+    @newer.handler("of_a_newer_release")
+    async def handler() -> str:
+        return "done"
+
+    async with jobs.running(), newer.running(), expect(jobs.events, UnknownKind):
+        ids = await jobs.enqueue_many("of_a_newer_release", [{}] * 10)
+        for id in ids:
+            await eventually(lambda id=id: succeeds_in_time(jobs, id))  # type: ignore[misc]
+    for id in ids:
+        job = await jobs.get(id)
+        assert (job.result, job.attempt) == ("done", 1)
+    await jobs.close()
+
+
+async def succeeds_in_time(jobs: Jobs, id: UUID) -> bool:
+    """Whether it has succeeded; what waits for another daemon's turn need not wait."""
+    job = await jobs.get(id)
+    if job.state is JobState.SCHEDULED:
+        await jobs.run_now(id)
+    return job.state is JobState.SUCCEEDED
+
+
+async def test_a_paused_queue_is_left_alone_until_it_is_resumed(jobs: Jobs, link: Link):
+    @jobs.handler("noop")
+    async def noop() -> None: ...
+
+    async with jobs.running():
+        await Fleet(link).pause("default", by=None)
+        job = await jobs.enqueue("noop")
+        async with expect(jobs.events, LeaseRenewed, count=2):
+            pass
+        assert (await jobs.get(job.id)).state is JobState.READY
+        await Fleet(link).resume("default")
+        await jobs.wait(job.id, timeout=10)
+
+
+async def test_a_queue_that_is_full_does_not_keep_another_waiting(jobs: Jobs, link: Link):
+    order: list[str] = []
+
+    @jobs.handler("bulk", queue="bulk")
+    async def bulk() -> None:
+        order.append("bulk")
+        await asyncio.sleep(0.01)
+
+    @jobs.handler("urgent", queue="urgent")
+    async def urgent() -> None:
+        order.append("urgent")
+
+    async with jobs.running(concurrency=2):
+        await jobs.enqueue_many("bulk", [{}] * 300)
+        async with expect(jobs.events, JobStarted, count=10, kind="bulk"):
+            pass
+        _, job = await ran(jobs, "urgent")
+        assert job.state is JobState.SUCCEEDED
+        assert order.count("bulk") < 200
+        await query(link, "delete from jobd.jobs where state = 'ready'")
+
+
+async def test_jobs_that_lost_a_worker_run_one_at_a_time_and_each_right_after_the_other(
+    jobs: Jobs, link: Link
+):
+    now = most = 0
+
+    @jobs.handler("suspect")
+    async def suspect() -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.005)
+        now -= 1
+
+    await make_jobs(link, 30, kind="suspect", crashes=1)
+    began = time.monotonic()
+    async with jobs.running(poll_interval="5s"), expect(jobs.events, JobFinished, count=30, timeout=15):
+        pass
+    assert most == 1
+    assert time.monotonic() - began < 5
+
+
+async def test_a_suspect_does_not_hold_up_jobs_that_are_not(jobs: Jobs, link: Link):
+    let_go = asyncio.Event()
+
+    @jobs.handler("suspect")
+    async def suspect() -> None:
+        await let_go.wait()
+
+    @jobs.handler("fine")
+    async def fine() -> None: ...
+
+    await make_jobs(link, 3, kind="suspect", crashes=1)
+    await make_jobs(link, 30, kind="fine")
+    async with jobs.running():
+        await eventually(lambda: succeeded(link), until=lambda count: count == 30)
+        assert await scalar(link, "select count(*) from jobd.jobs where state = 'running'") == 1
+        let_go.set()
+        await eventually(lambda: succeeded(link), until=lambda count: count == 33)
+
+
+async def test_it_claims_no_more_than_it_has_slots_for(jobs: Jobs, link: Link):
+    let_go = asyncio.Event()
+
+    @jobs.handler("waits")
+    async def waits() -> None:
+        await let_go.wait()
+
+    async with jobs.running(concurrency=7):
+        async with expect(jobs.events, JobStarted, count=7):
+            await jobs.enqueue_many("waits", [{}] * 20)
+        async with expect(jobs.events, LeaseRenewed, count=2):
+            pass
+        assert await scalar(link, "select count(*) from jobd.jobs where state = 'running'") == 7
+        let_go.set()
+        await eventually(lambda: succeeded(link), until=lambda count: count == 20)
+    assert await scalar(link, "select count(*) from jobd.job_history where claim_no <> 2") == 0
+
+
+async def test_connections_that_are_cut_again_and_again_cost_no_job_and_no_crash(jobs: Jobs, link: Link):
+    @jobs.handler("nap")
+    async def nap() -> None:
+        await asyncio.sleep(0.002)
+
+    async with jobs.running(concurrency=10):
+        ids = await jobs.enqueue_many("nap", [{}] * 1000)
+        for done in range(100, 800, 100):
+            await eventually(lambda: succeeded(link), until=lambda count: count >= done)  # noqa: B023
+            await query(
+                link,
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and pid <> pg_backend_pid()",
+            )
+        await eventually(lambda: succeeded(link), until=lambda count: count == 1000, timeout=30)
+    rows = await query(link, "select crashes, attempt, count(*) from jobd.job_history group by 1, 2")
+    assert [(row["crashes"], row["attempt"], row["count"]) for row in rows] == [(0, 1, 1000)]
+    assert len(ids) == 1000
