@@ -230,7 +230,7 @@ class Assembly:
             Fleet(link),
             lease=self.lease,
             history_retention=self.settings.history_retention,
-            drop_partition=lambda name, pending: drop_partition(self.database, name, half_detached=pending),
+            drop_partition=lambda name, detached: drop_partition(self.database, name, detached=detached),
             events=self.events,
             rng=self.rng,
         )

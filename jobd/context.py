@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from uuid import UUID
 
 from jobd.engine.holdings import Run
-from jobd.errors import ClaimLost, HandlerError
+from jobd.errors import CallTimeout, ClaimLost, DatabaseUnavailable, HandlerError, Transient
 from jobd.job import FinishedRun, JobState
 from jobd.outcomes import Cancel
 from jobd.payload import encode_result
@@ -118,15 +119,22 @@ class JobContext:
     async def progress(self, fraction: float, note: str = "") -> None:
         """Show how far the run is: `fraction` of 1, and a word about it. Written at most once a second.
 
-        Raises ClaimLost when the job is no longer ours.
+        A hint: what an outage of the database swallows is not made up for. Raises ClaimLost when
+        the job is no longer ours.
         """
         now = time.monotonic()
         if now - self._progress_at < PROGRESS_INTERVAL:
             return
         self._progress_at = now
-        share = min(max(float(fraction), 0.0), 1.0)
+        share = 0.0 if math.isnan(fraction) else min(max(float(fraction), 0.0), 1.0)
         text = json.dumps({"fraction": share, "note": storable_text(note, max_chars=500)})
-        if not self._run.recorded and not await Store(self._pool).progress(self.id, self.claim_no, text):
+        if self._run.recorded:
+            return
+        try:
+            ours = await Store(self._pool).progress(self.id, self.claim_no, text)
+        except (DatabaseUnavailable, CallTimeout, Transient):
+            return
+        if not ours:
             raise ClaimLost(self.id, self.claim_no)
 
     def set_result(self, result: Any) -> None:

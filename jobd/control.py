@@ -67,7 +67,7 @@ class ControlThread:
 
     async def asked(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """`call`, awaited from another loop. Raises ControlEnded when a bug has ended this thread."""
-        if not self._thread.is_alive():
+        if not self._thread.is_alive() or self.loop is None or self.loop.is_closed():
             coroutine.close()
             raise ControlEnded("the control thread has ended")
         return await asyncio.wrap_future(self.call(coroutine))
@@ -160,7 +160,8 @@ class LastResort:
     def told(self) -> None:
         """SIGTERM or SIGINT came. From a signal handler."""
         now = time.monotonic()
-        self._due = now + self._patience + (self._grace if self._due is None else 0.0)
+        due = now + self._patience + (self._grace if self._due is None else 0.0)
+        self._due = due if self._due is None else min(self._due, due)
 
     async def run(self) -> None:
         """Watch until cancelled."""

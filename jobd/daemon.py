@@ -114,12 +114,12 @@ class Daemon:
     async def run(self) -> int:
         """Work until stopped; return the exit code."""
         async with AsyncExitStack() as stack:
+            stack.callback(self._parts.end_relay)
             if not await self._database_prepared():
                 return self.exit_code
             resources = await stack.enter_async_context(self.jobs.opened_resources())
             self.jobs.registry.prepare(resources.keys())
             await stack.enter_async_context(self.jobs)
-            stack.callback(self._parts.end_relay)
             # Also after a bug: no lease may be kept for work that nobody does any more.
             stack.push_async_callback(self._control.end)
             await self._work(resources)
@@ -201,7 +201,7 @@ class Daemon:
                 claiming = self._start_claiming(tasks, executor)
                 if self.settings.notify and not self.until_idle:
                     self._notifier = parts.notifier(
-                        on_work=self._on_work, on_cancel=lambda job_id: self._on_cancel(executor, job_id)
+                        on_work=self._on_work, on_cancel=lambda job_id: self._on_cancel(heartbeat, job_id)
                     )
                     control.spawn("notifier", self._notifier.run)
                 condition.show(executor, self._producer, self._notifier, slots=self.settings.concurrency)
@@ -262,6 +262,8 @@ class Daemon:
     ) -> None:
         grace = self.settings.shutdown_grace.total_seconds()
         self.log.info("stopping", running=executor.busy, grace_seconds=grace)
+        with contextlib.suppress(JobdError, TimeoutError):
+            await control.asked(heartbeat.stopping())
         if self._producer is not None and claiming is not None:
             self._producer.stop()
             await asyncio.wait({claiming}, timeout=5)
@@ -337,9 +339,10 @@ class Daemon:
         if self._producer is not None:
             self._loop.call_soon_threadsafe(self._producer.wake)
 
-    def _on_cancel(self, executor: Executor, job_id: UUID) -> None:
-        if (run := self._parts.holdings.get(job_id)) is not None:
-            self._loop.call_soon_threadsafe(executor.stop, run, Stop.CANCEL)
+    def _on_cancel(self, heartbeat: Heartbeat, job_id: UUID) -> None:
+        # Anybody who may connect can notify: whether a cancel was asked for, the beat reads in the row.
+        if self._parts.holdings.get(job_id) is not None:
+            heartbeat.hurry()
 
     def _on_lapse(self) -> None:
         running = [str(run.claim.id) for run in self._parts.holdings.runs() if run.active]
@@ -402,7 +405,12 @@ async def running(
     finally:
         started.cancel()
         daemon.stop()
-        await work
+        # Also when the application is being cancelled: the ladder is taken to its end.
+        import anyio
+
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({work})
+        work.result()
 
 
 def run_forever(
@@ -430,7 +438,14 @@ def run_forever(
             # In place of the loop's own, which does nothing: the loop is told through its wakeup descriptor.
             signal.signal(number, lambda *_: daemon.told_to_stop())
             signal.siginterrupt(number, False)
-        return await daemon.run()
+        code = await daemon.run()
+        try:
+            async with asyncio.timeout(2):
+                await loop.shutdown_default_executor()
+        except TimeoutError:
+            # A handler left a thread behind (asyncio.to_thread); its job was handed back.
+            os._exit(code)
+        return code
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(work())

@@ -110,6 +110,8 @@ class Database:
         """The options for a pool whose connections behave like those of `connect`."""
         return {
             **self._options(self.prepares),
+            # The client's calls have their own limit, and a handler's statements that of its attempt.
+            "command_timeout": None,
             "init": _prepare_session if self._prepared else _prepare_pooled,
             "connection_class": LentSession if self._prepared else LentPooled,
         }

@@ -1,7 +1,8 @@
 """What happened, told to whoever wants to know: metrics and logs subscribe, the engine only tells.
 
-An event for what this process did to jobs, how runs ended in it, and how its own condition changed: not for
-every move of `lifecycle.MOVES`, since an operator's moves happen in the database alone. Subscribers are called at once, in the thread that emits, and must not block; one that
+An event for what this process did to jobs, for how runs ended in it, and for changes of its own condition;
+not for every move of `lifecycle.MOVES`, since those of operators and of other processes happen in the
+database alone. Subscribers are called at once, in the thread that emits, and must not block; one that
 raises is logged and dropped from that call, since telling must never harm the work.
 """
 

@@ -10,8 +10,10 @@ from jobd.errors import Transient
 NAME = re.compile(r"^job_history_\d{8}$")
 
 
-async def drop_partition(database: Database, name: str, *, half_detached: bool) -> None:
-    """Detach one partition of `jobd.job_history` and drop it. Safe to repeat after any failure.
+async def drop_partition(database: Database, name: str, *, detached: bool | None) -> None:
+    """Detach a partition of `jobd.job_history` and drop it. Safe to repeat after any failure.
+
+    `detached` is True where that was done before, None where it was left half done.
 
     DETACH CONCURRENTLY does not lock the parent, unlike DROP; it runs outside a transaction, and one that
     was interrupted, by a lock time-out too, can only be finished with FINALIZE. Behind a pooler, where a
@@ -25,18 +27,18 @@ async def drop_partition(database: Database, name: str, *, half_detached: bool) 
     try:
         await link.opened()
         if not database.prepares:
-            how = " finalize" if half_detached else ""
+            how = {False: f"{detach};", None: f"{detach} finalize;", True: ""}[detached]
             await link.execute_plain(
-                f"begin; set local lock_timeout = '2s'; {detach}{how}; drop table jobd.{name}; commit"
+                f"begin; set local lock_timeout = '2s'; {how} drop table jobd.{name}; commit"
             )
             return
         await link.execute_plain("set lock_timeout = '2s'")
-        if not half_detached:
+        if detached is False:
             try:
                 await link.execute_plain(f"{detach} concurrently")
             except Transient:
-                half_detached = True
-        if half_detached:
+                detached = None
+        if detached is None:
             await link.execute_plain(f"{detach} finalize")
         await link.execute_plain(f"drop table jobd.{name}")
     finally:

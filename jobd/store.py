@@ -7,7 +7,7 @@ blocks. Every `now` is None in production, where the database's clock counts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -194,10 +194,12 @@ class Store:
         if not await self.door.fetch(BLOCKS["delete"], id):
             await self._explain(id, "delete", "a job that does not run; cancel it first")
 
-    async def prune(self, *, before: datetime) -> list[tuple[str, bool]]:
-        """Partitions of the history that ended before then, and whether a detach of it was left half done."""
-        rows = await self.door.fetch(BLOCKS["prune"], before)
-        return [(row["name"], row["pending"]) for row in rows]
+    async def prune(
+        self, *, retention: timedelta, now: datetime | None = None
+    ) -> list[tuple[str, bool | None]]:
+        """Days of the history that ended longer ago: names, and whether detached (None: half done)."""
+        rows = await self.door.fetch(BLOCKS["prune"], retention, now)
+        return [(row["name"], row["detached"]) for row in rows]
 
     async def _explain(self, id: UUID, verb: str, allowed: str) -> None:
         """Raise what explains why no row matched."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from jobd import sql
 from jobd.door import Pool, Record, run
-from jobd.errors import ClaimLost, DatabaseUnavailable, PartitionMissing
+from jobd.errors import ClaimLost, DatabaseUnavailable, JobdError, PartitionMissing
 from jobd.fleet import Fleet
 from jobd.job import FinishedRun
 from jobd.reader import Reader
@@ -96,13 +96,15 @@ async def _commit(transaction: Any, xid: str, pool: Pool, on_commit: Callable[[]
 async def _committed(xid: str, pool: Pool, lost: DatabaseUnavailable) -> bool:
     """What became of a COMMIT whose answer never came."""
     reader = Reader(pool)
-    async with asyncio.timeout(COMMIT_PATIENCE_SECONDS):
-        while True:
-            try:
-                status = await reader.transaction_status(xid)
-            except (DatabaseUnavailable, TimeoutError):
-                status = "in progress"
-            if status != "in progress":
-                return status == "committed"
-            await asyncio.sleep(0.5)
-    raise lost
+    try:
+        async with asyncio.timeout(COMMIT_PATIENCE_SECONDS):
+            while True:
+                try:
+                    status = await reader.transaction_status(xid)
+                except (JobdError, TimeoutError):
+                    status = "in progress"
+                if status != "in progress":
+                    return status == "committed"
+                await asyncio.sleep(0.5)
+    except TimeoutError:
+        raise lost from None

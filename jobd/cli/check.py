@@ -52,7 +52,7 @@ def check(app: App = None, as_json: AsJson = False, database_url: DatabaseUrl = 
 
 
 def _look(typed: dict[str, Any]) -> tuple[list[dict[str, str]], list[Finding]]:
-    """Every setting that holds and everything that was looked at, merged and ordered as `jobd run` does it."""
+    """The settings that hold, merged as `jobd run` merges them, and everything that was looked at."""
     from jobd.app import Jobs
     from jobd.cli.application import load_jobs
     from jobd.settings import explain, find_problems, load_settings
@@ -134,7 +134,7 @@ def _database(settings: Settings) -> str:
     if not server.data.exists():
         return f"not set: `jobd run` would make an embedded PostgreSQL in {EMBEDDED_FOLDER}/"
     with server:
-        return f"embedded PostgreSQL in {EMBEDDED_FOLDER}/ {asyncio.run(look(server.dsn()))}"
+        return f"embedded PostgreSQL in {EMBEDDED_FOLDER}/: {asyncio.run(look(server.dsn()))}"
 
 
 async def _schema(database: Database, mode: str) -> str:
@@ -147,9 +147,7 @@ async def _schema(database: Database, mode: str) -> str:
     if mode == "auto" and found < needed:
         return f"at schema version {found}; jobd run migrates it to {needed} at start (JOBD_MIGRATE=auto)"
     if mode == "off" and found not in (0, needed):
-        return (
-            f"at schema version {found}; this jobd is made for {needed} and does not look (JOBD_MIGRATE=off)"
-        )
+        return f"at schema version {found}; this jobd is made for {needed} (JOBD_MIGRATE=off)"
     await migrate.check(database)
     return f"answers; the schema is current (version {needed})"
 

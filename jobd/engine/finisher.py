@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from jobd.engine.holdings import Holdings, Run
 from jobd.engine.recovery import Recovery
-from jobd.errors import DatabaseUnavailable, JobdError, PartitionMissing, Refused, Transient
+from jobd.errors import JobdError, PartitionMissing, Refused, Transient
 from jobd.events import EndRefused, Events, JobFinished, RunStale
 from jobd.fleet import Fleet
 from jobd.job import FinishedRun, JobState
@@ -189,7 +189,7 @@ class Finisher:
                 return answer
 
     async def _make_partitions(self) -> None:
-        with contextlib.suppress(DatabaseUnavailable, Transient):
+        with contextlib.suppress(JobdError):
             if await Fleet(self._store.door).ensure_partitions() >= 0:
                 return
         await asyncio.sleep(0.05)  # another session is making them, or nobody can now

@@ -66,11 +66,6 @@ class Heartbeat:
         self._unknown: set[tuple[UUID, int]] = set()
         self._hurry = asyncio.Event()
 
-    @property
-    def failing(self) -> bool:
-        """Whether the last beat was not confirmed."""
-        return self._recovery.failing
-
     def hurry(self) -> None:
         """Beat now: something may have changed that a beat would notice."""
         self._hurry.set()
@@ -95,11 +90,12 @@ class Heartbeat:
     async def watch(self) -> None:
         """Fence when the lease runs out, until cancelled. Needs no database."""
         fenced_at: float | None = None
+        lapse_told = False
         while True:
             if self._registered is None:
                 await asyncio.sleep(0.1)
             elif (left := self._lease.until_fence) > 0:
-                fenced_at = None
+                fenced_at, lapse_told = None, False
                 await asyncio.sleep(min(left, 0.5))
             elif fenced_at is None:
                 fenced_at = time.monotonic()
@@ -109,12 +105,19 @@ class Heartbeat:
                 self._lease.until_lapse <= 0
                 # A process that was suspended wakes up past its lapse: its handlers get that time, too.
                 and time.monotonic() - fenced_at >= self._lease.safety
+                and not lapse_told
                 and self._handlers_running()
             ):
+                lapse_told = True
                 self._on_lapse()
-                await asyncio.sleep(0.1)
             else:
                 await asyncio.sleep(0.05)
+
+    async def stopping(self) -> None:
+        """Let others see that this worker claims nothing more. Best effort."""
+        if self._registered is not None:
+            async with asyncio.timeout(2):
+                await self._fleet.stopping(self._registered)
 
     async def resign(self) -> None:
         """Give back whatever still runs here, and the row. Best effort: a lease also ends by itself."""

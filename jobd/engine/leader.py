@@ -12,7 +12,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from jobd.engine.lease import Lease
 from jobd.engine.recovery import Recovery
@@ -37,11 +37,11 @@ class Leader:
         *,
         lease: Lease,
         history_retention: timedelta,
-        drop_partition: Callable[[str, bool], Awaitable[None]],
+        drop_partition: Callable[[str, bool | None], Awaitable[None]],
         events: Events,
         rng: random.Random,
     ) -> None:
-        """`drop_partition(name, half detached)` removes one partition of the history."""
+        """`drop_partition(name, detached)` removes one partition of the history."""
         self._store = store
         self._fleet = fleet
         self._lease = lease
@@ -98,13 +98,14 @@ class Leader:
                 self._duties_at = 0.0
                 raise
             self._events.emit(DutyFailed(str(outage)))
-        except JobdError as failure:
+        except Exception as failure:
+            # Two leaders of different terms may meet over one partition; the later one finds it gone.
             self._events.emit(DutyFailed(str(failure)))
 
     async def _duties(self, term: int) -> None:
         await self._fleet.ensure_partitions()
-        for name, half_detached in await self._store.prune(before=datetime.now(UTC) - self._retention):
+        for name, detached in await self._store.prune(retention=self._retention):
             # DETACH CONCURRENTLY runs in no transaction, so the proof can only stand right before it.
             if not await self._fleet.proves_lead(NAME, self._lease.worker_id, term=term):
                 return
-            await self._drop_partition(name, half_detached)
+            await self._drop_partition(name, detached)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from uuid import UUID
 
 from jobd.engine.recovery import Recovery
-from jobd.errors import DatabaseUnavailable
+from jobd.errors import JobdError
 from jobd.events import Events, ListenerChanged
 from jobd.listener import CANCEL, WAKE, Listener
 
@@ -58,7 +58,7 @@ class Notifier:
                     deaf_told = True
                     self._events.emit(ListenerChanged(False, detail))
                 pause = DEAF_PAUSE * self._rng.uniform(0.8, 1.2)
-            except DatabaseUnavailable as outage:
+            except JobdError as outage:
                 if self.up:
                     self._events.emit(ListenerChanged(False, str(outage)))
                 pause = self._recovery.failed(outage)

@@ -12,15 +12,19 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from uuid import UUID
 
 from jobd.engine.executor import Executor
 from jobd.engine.lease import Lease
 from jobd.engine.recovery import Recovery
+from jobd.engine.rooms import Rooms
 from jobd.errors import JobdError
 from jobd.events import Events
 from jobd.fleet import Fleet
+from jobd.job import Claimed
 from jobd.registry import Registry
 from jobd.store import Store
 
@@ -65,7 +69,7 @@ class Producer:
         self._woken = asyncio.Event()
         self._stopping = False
         self._announced_until = 0.0
-        self._hungry: set[str] = set(self._queues)
+        self._rooms = Rooms(queues)
         # The last claim left something unasked, for want of a slot.
         self._starved = False
         self._rested: dict[str, float] = {}
@@ -77,7 +81,7 @@ class Producer:
 
     def slot_freed(self) -> None:
         """A handler ended. Worth a claim only if the last one could have brought more."""
-        if self._hungry or self._starved:
+        if self._rooms.hungry or self._starved:
             self._woken.set()
 
     def stop(self) -> None:
@@ -92,15 +96,19 @@ class Producer:
             self._woken.clear()
             try:
                 more = await self._round()
+                if (
+                    not more
+                    and self._on_idle is not None
+                    and not self._woken.is_set()
+                    and await self._on_idle()
+                ):
+                    return
                 self._recovery.succeeded()
             except JobdError as outage:
                 await self._sleep(self._recovery.failed(outage))
                 continue
-            if more or self._stopping:
-                continue
-            if self._on_idle is not None and await self._on_idle():
-                return
-            await self._sleep(self._poll * self._rng.uniform(0.75, 1.0))
+            if not more and not self._stopping:
+                await self._sleep(self._poll * self._rng.uniform(0.75, 1.0))
 
     async def _round(self) -> bool:
         """Claim once. True when it is worth doing so again at once."""
@@ -117,30 +125,39 @@ class Producer:
             skipped_kinds=[*full_kinds, *self._resting()],
             suspects=0 if self._executor.suspects else 1,
         )
-        late = time.monotonic() - asked_at > self._beat
-        if claims and (late or not self._lease.valid or worker_id != self._lease.worker_id):
-            # A handler blocked the loop meanwhile, say. Beats that found nobody holding these claims may have
-            # given them back already, so nothing is started; this gives back what is left of them.
-            await self._store.release([(claim.id, claim.claim_no) for claim in claims])
-            return self._lease.valid
-        found: dict[str, int] = dict.fromkeys(self._queues, 0)
+        if claims and time.monotonic() - asked_at > self._beat:
+            claims = await self._still_ours(claims, worker_id)
+        found = Counter(claim.queue for claim in claims)
         for claim in claims:
-            found[claim.queue] = found.get(claim.queue, 0) + 1
             self._executor.start(claim)
-        self._hungry = {
-            queue for queue in self._queues if found[queue] >= _least(rooms, limited_rooms, queue)
-        }
+        asked = rooms.keys() | limited_rooms.keys()
+        self._rooms.learn({queue: _least(rooms, limited_rooms, queue) for queue in asked}, found)
         self._starved = (
             bool(full_kinds)
-            or len(rooms | limited_rooms) < len(self._queues)
+            or len(asked) < len(self._queues)
             # The next one may come when this one has ended.
             or self._executor.suspects > 0
         )
-        if claims and self._hungry:
+        if claims:
             # Let what was started run before the next claim, or quick jobs would wait for slow ones' claims.
             await asyncio.sleep(0)
-            return self._executor.free > 0
+        if self._executor.free > 0 and (
+            (claims and self._rooms.hungry) or self._rooms.unseen(self._executor.room)
+        ):
+            return True
         return await self._announce()
+
+    async def _still_ours(self, claims: list[Claimed], worker_id: UUID) -> list[Claimed]:
+        """Those of claims whose answer came late, to a blocked loop say, that may still be started.
+
+        Beats that found nobody holding them have given them back, or we are somebody else by now.
+        """
+        keys = [(claim.id, claim.claim_no) for claim in claims]
+        if not self._lease.valid or worker_id != self._lease.worker_id:
+            await self._store.release(keys)
+            return []
+        ours = await self._store.still_ours(keys)
+        return [claim for claim in claims if claim.id in ours]
 
     async def _announce(self) -> bool:
         """Before sleeping: ask for notifications. True when it is time to look once more because of it."""
@@ -150,15 +167,11 @@ class Producer:
         period = self._poll * DOZE_POLLS
         await self._fleet.doze(self._lease.worker_id, period=timedelta(seconds=period))
         self._announced_until = now + period
+        self._rooms.forget()
         return True
 
     def _ask(self) -> tuple[dict[str, int], dict[str, int], list[str], list[str]]:
-        """How many jobs to ask of each queue: (without limited kinds, with them, those kinds, full kinds).
-
-        Queues that were full last time share the free slots; the others get one to look with. What
-        the shares leave over goes to whichever queue's turn it is.
-        """
-        free = self._executor.free
+        """How many jobs to ask of each queue: (without limited kinds, with them, those kinds, full kinds)."""
         kind_rooms = {
             handler.kind: room
             for handler in self._registry
@@ -167,19 +180,7 @@ class Producer:
         full = [kind for kind, room in kind_rooms.items() if room <= 0]
         limited = [kind for kind, room in kind_rooms.items() if room > 0]
         least = min((room for room in kind_rooms.values() if room > 0), default=0)
-        rooms: dict[str, int] = {}
-        if free > 0:
-            self._queues.append(self._queues.pop(0))
-            self._queues.sort(key=lambda queue: queue not in self._hungry)
-            left = free
-            for place, queue in enumerate(self._queues):
-                others = len(self._queues) - place - 1
-                hungry_after = sum(other in self._hungry for other in self._queues[place + 1 :])
-                share = (left - (others - hungry_after)) // (hungry_after + 1) if queue in self._hungry else 1
-                room = min(max(share, 1), left, self._executor.room(queue))
-                if room > 0:
-                    rooms[queue] = room
-                    left -= room
+        rooms = self._rooms.share(self._executor.free, self._executor.room)
         if not limited:
             return rooms, {}, [], full
         # Kinds with a limit come only through an entry of its own, no larger than what each still has.
@@ -204,6 +205,7 @@ class Producer:
                 await self._woken.wait()
         except TimeoutError:
             pass
+        self._rooms.forget()
 
 
 def _least(rooms: dict[str, int], limited_rooms: dict[str, int], queue: str) -> int:

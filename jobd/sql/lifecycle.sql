@@ -298,14 +298,17 @@ with waiting as (
 )
 select id from waiting union all select id from past
 
--- name: prune (before)
--- succeeded | cancelled | dead -> gone: names the partitions of the history that ended before this moment, and
--- whether an earlier detach was left half done. The caller detaches and drops each, outside a transaction.
-select c.relname as name, i.inhdetachpending as pending
-  from pg_catalog.pg_inherits i
-  join pg_catalog.pg_class c on c.oid = i.inhrelid
- where i.inhparent = 'jobd.job_history'::regclass
+-- name: prune (retention, now)
+-- succeeded | cancelled | dead -> gone: names the days of the history that ended longer ago than this, by the
+-- database's clock, and whether each is detached already (null: an earlier detach was left half done).
+-- The caller detaches and drops, outside a transaction.
+select c.relname as name,
+       case when i.inhrelid is null then true when i.inhdetachpending then null else false end as detached
+  from pg_catalog.pg_class c
+  left join pg_catalog.pg_inherits i on i.inhrelid = c.oid
+ where c.relnamespace = 'jobd'::regnamespace and c.relkind = 'r'
    -- In a CASE, since the planner may look at other relations' names first.
    and case when c.relname ~ '^job_history_\d{8}$'
-            then to_date(right(c.relname, 8), 'YYYYMMDD') + 1 <= ($1::timestamptz at time zone 'UTC')::date end
+            then to_date(right(c.relname, 8), 'YYYYMMDD') + 1
+                 <= ((coalesce($2::timestamptz, now()) - $1::interval) at time zone 'UTC')::date end
  order by c.relname

@@ -55,6 +55,9 @@ REFUSED = {
         {"JOBD_LEASE": "5s", "JOBD_HEARTBEAT": "3s"},
     ),
     "setting-value": Command("list", ("JOBD_CONCURRENCY", "'many'", "integer"), {"JOBD_CONCURRENCY": "many"}),
+    "retention-short": Command(
+        "list", ("JOBD_HISTORY_RETENTION", "'12h'", "from 1d"), {"JOBD_HISTORY_RETENTION": "12h"}
+    ),
     "toml-unknown-key": toml("concurency = 4", "concurency in jobd.toml", "did you mean concurrency?"),
     "toml-broken": toml("lease = 30s", "jobd.toml", "is not TOML", "line 1"),
     "toml-value": toml("lease = [30]", "lease in jobd.toml", "[30]", '"30s"'),
@@ -73,6 +76,11 @@ REFUSED = {
         "list",
         ("JOBD_DATABASE_URL", "+asyncpg", "postgresql://..."),
         {"JOBD_DATABASE_URL": "postgresql+asyncpg://db/shop"},
+    ),
+    "database-url-malformed": Command(
+        "list",
+        ("JOBD_DATABASE_URL", "postgresql://app:***@db:54x2/shop", "must look like"),
+        {"JOBD_DATABASE_URL": "postgresql://app:hunter2@db:54x2/shop"},
     ),
     "database-url-in-container": Command(
         "run",
@@ -97,6 +105,7 @@ REFUSED = {
     "command-two-times": Command(
         "enqueue noop --in 5s --at 2030-01-01", ("--at", "--in", "give one of them")
     ),
+    "command-queue-name": Command("queues pause high/priority", ("queue", "'high/priority'", "A-Z a-z 0-9")),
     "command-id": Command("show 17", ("ID", "UUID")),
     "queue-unknown": Command("queues resume imags", ("'imags'", "jobd queues list")),
 }
@@ -137,6 +146,7 @@ def test_a_command_ends_with_its_code_and_one_block_that_says_what_to_do(
         monkeypatch.setenv(name, value)
     outcome, text = run(command.line, monkeypatch, capsys)
     assert "Traceback" not in text
+    assert "hunter2" not in text
     ROWS[row].check(outcome, text, *command.names)
 
 

@@ -180,10 +180,17 @@ def test_cancel_ends_a_waiting_job(shell: str) -> None:
     assert (shown(id)["state"], shown(id)["reason"]) == ("cancelled", "not needed")
 
 
-def test_cancel_of_a_running_job_is_a_request(shell: str) -> None:
+def test_cancel_of_a_running_job_is_a_request_whose_first_reason_is_kept(shell: str) -> None:
     id = stored(shell, state="running")
-    assert jobd("cancel", id).word == f"asked the worker to stop {id}"
+    for reason in ("wrong customer", "again"):
+        assert jobd("cancel", id, "--reason", reason).word == f"asked the worker to stop {id}"
     assert shown(id)["cancel_requested_at"] is not None
+
+    async def kept(link: Link) -> object:
+        connection = await link.opened()
+        return await connection.fetchval("select cancel_reason from jobd.jobs where id = $1", id)
+
+    assert in_database(shell, kept) == "wrong customer"
 
 
 def test_retry_makes_a_finished_job_ready_again(shell: str) -> None:

@@ -65,6 +65,7 @@ TYPED = [
     (["reschedule", "0192f0c1-22e5-7d3c-8a54-5f1f3a1f9f10"], "say what changes"),
     (["reschedule", "0192f0c1-22e5-7d3c-8a54-5f1f3a1f9f10", "--now", "--in", "5s"], "both say when"),
     (["migrate", "--check", "--sql"], "exclude each other"),
+    (["migrate", "--json"], "add --check"),
     (["run", "--concurrency", "0"], "--concurrency = 0"),
     (["run", "--lease", "soon"], "--lease = 'soon'"),
     (["run", "--only", "boss"], "'boss' is not one of"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -41,9 +42,10 @@ async def start(folder: Path) -> AsyncIterator[Starts]:
     """Start `jobd run` in the test's folder; it is killed at the end if it still runs."""
     started: list[DaemonProcess] = []
 
-    async def start(*words: str) -> DaemonProcess:
+    async def start(*words: str, app: str | None = "greeter:jobs") -> DaemonProcess:
+        application = ("--app", app) if app else ()
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "jobd", "run", "--app", "greeter:jobs", "--http-port", "0", *words),
+            *(sys.executable, "-m", "jobd", "run", *application, "--http-port", "0", *words),
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -68,6 +70,12 @@ async def test_run_until_idle_runs_what_is_there_and_ends(shell: str, app: Path,
     daemon = await start("--until-idle")
     assert await daemon.ended() == 0
     assert '"hello you"' in jobd("show", id).out
+
+
+async def test_run_without_an_application_says_that_it_has_no_handlers(shell: str, start: Starts) -> None:
+    daemon = await start("--until-idle", app=None)
+    assert await daemon.ended() == 0
+    await daemon.logged("JOBD_APP is not set: this daemon has no handlers of yours; say --app module:jobs")
 
 
 async def test_a_running_daemon_is_healthy_and_ends_with_0_when_told_to(
@@ -102,7 +110,11 @@ async def test_run_without_a_database_uses_an_embedded_one_says_so_and_stops_it(
     monkeypatch.setenv("JOBD_APP", "greeter:jobs")
     daemon = await start()
     await daemon.logged("using the embedded PostgreSQL in .jobd/")
+    line = await daemon.logged("export JOBD_DATABASE_URL=")
     await daemon.logged("started")
+    # What it printed is for a shell, and leads there from anywhere.
+    (word,) = shlex.split(line["event"].rpartition("export JOBD_DATABASE_URL=")[2])
+    assert jobd("list", "--database-url", word).err == "no jobs\n"
     # Other verbs join the same server, and leave it running.
     assert greeted("you") == "hello you"
     assert (folder / ".jobd" / "data" / "postmaster.pid").exists()

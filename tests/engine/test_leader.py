@@ -34,7 +34,7 @@ class Candidate:
             Fleet(self.link),
             lease=self.lease,
             history_retention=timedelta(days=14),
-            drop_partition=lambda name, pending: drop_partition(database, name, half_detached=pending),
+            drop_partition=lambda name, detached: drop_partition(database, name, detached=detached),
             events=self.events,
             rng=random.Random(2),
         )

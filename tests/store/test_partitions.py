@@ -10,8 +10,10 @@ import asyncpg
 import pytest
 
 from jobd.door import Database, Link
+from jobd.errors import Transient
 from jobd.fleet import Fleet
 from jobd.job import FinishedRun, JobState
+from jobd.partitions import drop_partition
 from jobd.reader import Reader
 from jobd.store import Store
 from tests.factories import make_job, query, scalar
@@ -130,9 +132,9 @@ async def test_prune_names_the_partitions_that_ended_before(door: Link, store: S
     await fleet.ensure_partitions(days=2, now=FAR)
     old = [(f"job_history_{day}", False) for day in ("20310516", "20310517")]
     before_all = [name for name in await names(door) if not name.startswith("job_history_2031")]
-    found = await store.prune(before=datetime(2031, 5, 18, 23, 59, tzinfo=UTC))
+    found = await store.prune(retention=timedelta(0), now=datetime(2031, 5, 18, 23, 59, tzinfo=UTC))
     assert found == [(name, False) for name in before_all] + old
-    assert await store.prune(before=datetime.now(UTC) - 3 * DAY) == []
+    assert await store.prune(retention=timedelta(0), now=datetime.now(UTC) - 3 * DAY) == []
 
 
 async def test_prune_leaves_tables_alone_that_jobd_did_not_make(door: Link, store: Store):
@@ -142,13 +144,42 @@ async def test_prune_leaves_tables_alone_that_jobd_did_not_make(door: Link, stor
         "alter table jobd.job_history attach partition jobd.archive"
         " for values from ('1999-01-01') to ('2000-01-01')",
     )
-    assert await store.prune(before=datetime(2001, 1, 1, tzinfo=UTC)) == []
+    assert await store.prune(retention=timedelta(0), now=datetime(2001, 1, 1, tzinfo=UTC)) == []
 
 
 async def test_a_partition_can_be_detached_and_dropped_while_jobs_end(door: Link, store: Store, fleet: Fleet):
     await fleet.ensure_partitions(days=0, now=FAR)
-    ((name, pending), *_) = [found for found in await store.prune(before=FAR) if "2031" in found[0]]
-    assert not pending
-    await door.execute_plain(f"alter table jobd.job_history detach partition jobd.{name} concurrently")
-    await door.execute_plain(f"drop table jobd.{name}")
+    name = "job_history_20310516"
+    detached = dict(await store.prune(retention=timedelta(0), now=FAR))[name]
+    assert detached is False
+    await drop_partition(door.database, name, detached=detached)
     assert name not in await names(door)
+
+
+async def test_a_drop_that_was_cut_off_after_the_detach_is_made_good(door: Link, store: Store, fleet: Fleet):
+    await fleet.ensure_partitions(days=0, now=FAR)
+    name = "job_history_20310516"
+    await door.execute_plain(f"alter table jobd.job_history detach partition jobd.{name} concurrently")
+    found = dict(await store.prune(retention=timedelta(0), now=FAR + DAY))
+    assert found[name] is True
+    await drop_partition(door.database, name, detached=True)
+    assert name not in dict(await store.prune(retention=timedelta(0), now=FAR + DAY))
+
+
+async def test_a_detach_that_a_reader_holds_up_is_finished_later(
+    door: Link, store: Store, fleet: Fleet, direct_database_url: str
+):
+    await fleet.ensure_partitions(days=0, now=FAR)
+    name = "job_history_20310516"
+    reader = await asyncpg.connect(direct_database_url)
+    try:
+        async with reader.transaction():
+            await reader.fetch("select count(*) from jobd.job_history")
+            with pytest.raises(Transient):
+                await drop_partition(Database(direct_database_url), name, detached=False)
+        found = dict(await store.prune(retention=timedelta(0), now=FAR + DAY))
+        assert found[name] is None
+        await drop_partition(Database(direct_database_url), name, detached=None)
+    finally:
+        await reader.close()
+    assert name not in dict(await store.prune(retention=timedelta(0), now=FAR + DAY))

@@ -166,7 +166,8 @@ async def test_rescuers_at_the_same_time_never_take_a_job_from_the_worker_that_c
             await make_jobs(door, 60, state="running")
             rescues = [rescue(link) for link in links[1:]]
             await asyncio.gather(*rescues, claim(links[0], 60))
-            taken = await scalar(door, "select count(*) from jobd.jobs where crashes <> 1 or state <> 'running'")
+            wrong = "select count(*) from jobd.jobs where crashes <> 1 or state <> 'running'"
+            taken = await scalar(door, wrong)
             assert taken == 0
             await query(door, "delete from jobd.jobs")
     finally:

@@ -166,6 +166,7 @@ def test_settings_cannot_be_changed_afterwards() -> None:
     [
         ({"JOBD_LEASE": "5x"}, "", "JOBD_LEASE = '5x': is not a duration; write it like \"30s\""),
         ({"JOBD_LEASE": "1ms"}, "", "JOBD_LEASE = '1ms': must be from 500ms to 1d"),
+        ({"JOBD_HISTORY_RETENTION": "12h"}, "", "JOBD_HISTORY_RETENTION = '12h': must be from 1d to 36525d"),
         ({"JOBD_SHUTDOWN_GRACE": "-5s"}, "", "JOBD_SHUTDOWN_GRACE = '-5s': must not be negative"),
         ({"JOBD_CONCURRENCY": "many"}, "", "JOBD_CONCURRENCY = 'many': must be a valid integer"),
         ({"JOBD_CONCURRENCY": "0"}, "", "JOBD_CONCURRENCY = '0': must be greater than or equal to 1"),
