@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 from uuid import UUID
 
 from jobd.client import Client, Kind
-from jobd.door import Database, Pool
+from jobd.door import Database
 from jobd.errors import ConfigError, HandlerError
 from jobd.events import Events
 from jobd.job import Enqueued, Job, JobState
 from jobd.options import EnqueueOptions, JobOptions
+from jobd.pool import Pool
 from jobd.registry import Middleware, Registry
 
 if TYPE_CHECKING:
@@ -171,9 +172,9 @@ class Jobs:
         Takes `concurrency`, `queues`, `roles` and any setting by name. Leaving the block stops it as
         SIGTERM stops `jobd run`.
         """
-        # By name: the daemon knows everybody, so nobody below it imports it.
-        daemon = importlib.import_module("jobd.daemon")
-        return daemon.running(self, **options)  # type: ignore[no-any-return]
+        # By name: a daemon knows everybody, so nobody below it imports it.
+        hosting = importlib.import_module("jobd.hosting")
+        return hosting.running(self, **options)  # type: ignore[no-any-return]
 
     # Enqueueing and asking: see Client for what each call promises.
 

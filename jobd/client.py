@@ -16,7 +16,7 @@ from typing import Any, Unpack
 from uuid import UUID
 
 from jobd.binding import dumped
-from jobd.door import Executes, Pool
+from jobd.door import Executes
 from jobd.doors import BorrowedDoor, Door, OwnDoor, PoolDoor, caller_door
 from jobd.duration import parse_duration
 from jobd.errors import CallTimeout, ConfigError, DatabaseUnavailable, HandlerError, PayloadError, WaitTimeout
@@ -35,6 +35,7 @@ from jobd.options import (
     new_job,
 )
 from jobd.payload import encode_payload, storable_text
+from jobd.pool import Pool
 from jobd.reader import Reader
 from jobd.registry import Handler, Registry, check_name
 from jobd.store import Store

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from jobd.app import Jobs
-    from jobd.door import Pool
+    from jobd.pool import Pool
 
 T = TypeVar("T")
 PROGRESS_INTERVAL = 1.0

@@ -9,7 +9,7 @@
     exit       0 nothing was lost from memory; 1 something was; 70 a handler could not be stopped: the lease
                ran out under it, or it blocked the loop for good
 
-The one module that knows everybody; nobody imports it but the CLI (and `Jobs.running`, by name).
+With `assembly`, which makes the roles, the place that knows everybody; `hosting` runs it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -38,7 +37,7 @@ from jobd.engine.notifier import Notifier
 from jobd.engine.producer import Producer
 from jobd.errors import ConfigError, DatabaseUnavailable, JobdError, SchemaOutdated
 from jobd.joblog import JobLog
-from jobd.logs import configure_logs, get_logger
+from jobd.logs import get_logger
 from jobd.redaction import redact_url
 from jobd.store import Store
 
@@ -378,82 +377,3 @@ class Daemon:
         if staged and self._producer is not None:
             self._producer.wake()
         return not staged
-
-
-@asynccontextmanager
-async def running(
-    jobs: Jobs,
-    *,
-    roles: Collection[str] = ("worker", "scheduler"),
-    queues: Sequence[str] = (),
-    **overrides: Any,
-) -> AsyncIterator[Daemon]:
-    """The daemon inside another application; see `Jobs.running`."""
-    from jobd.settings import load_settings
-
-    settings = load_settings(**{**jobs.overrides, **overrides})
-    jobs.configure(settings)
-    daemon = Daemon(jobs, settings, roles=roles, queues=queues)
-    work = asyncio.ensure_future(daemon.run())
-    work.add_done_callback(lambda _: daemon.tell_failure(work))
-    started = asyncio.ensure_future(daemon.ready.wait())
-    try:
-        await asyncio.wait({work, started}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            await work
-        yield daemon
-    finally:
-        started.cancel()
-        daemon.stop()
-        # Also when the application is being cancelled: the ladder is taken to its end.
-        import anyio
-
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait({work})
-        work.result()
-
-
-def run_forever(
-    jobs: Jobs,
-    settings: Settings,
-    *,
-    roles: Collection[str] | None = None,
-    queues: Sequence[str] = (),
-    until_idle: bool = False,
-) -> int:
-    """Run a daemon of its own until SIGTERM or SIGINT; return the exit code of the process.
-
-    Raises ConfigError and DatabaseUnavailable where it cannot start.
-    """
-    jobs.configure(settings)
-    configure_logs(settings.log_level)
-
-    async def work() -> int:
-        daemon = Daemon(
-            jobs, settings, roles=roles or ROLES, queues=queues, until_idle=until_idle, standalone=True
-        )
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, daemon.stop)
-            # In place of the loop's own, which does nothing: the loop is told through its wakeup descriptor.
-            signal.signal(number, lambda *_: daemon.told_to_stop())
-            signal.siginterrupt(number, False)
-        code = await daemon.run()
-        try:
-            async with asyncio.timeout(2):
-                await loop.shutdown_default_executor()
-        except TimeoutError:
-            # A handler left a thread behind (asyncio.to_thread); its job was handed back.
-            os._exit(code)
-        return code
-
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(work())
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # no wheel for this platform
-        return None
-    return uvloop.new_event_loop

@@ -2,7 +2,7 @@
 
 Nothing above this layer sees asyncpg. `Link` is a single connection that is opened when needed
 and again when it broke: one for each service of the engine, so that no handler can ever exhaust
-them. `Pool` serves clients and handlers. Both execute blocks of `sql/`; with prepared statements
+them; `pool` serves clients and handlers. Both execute blocks of `sql/`; with prepared statements
 off, as behind a pooler in transaction mode, each call is wrapped in BEGIN and COMMIT, since its messages
 could reach different servers otherwise.
 """
@@ -12,15 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
 
 from jobd.errors import (
-    CallTimeout,
     ConfigError,
-    DatabaseUnavailable,
     PartitionMissing,
     Refused,
     Transient,
@@ -30,10 +28,6 @@ from jobd.sqlstate import translate, translated
 
 if TYPE_CHECKING:
     from jobd.sql import Block
-
-    _Connection = asyncpg.Connection[asyncpg.Record]
-else:
-    _Connection = asyncpg.Connection
 
 Record = asyncpg.Record
 
@@ -81,7 +75,7 @@ class Database:
 
     async def _open(self, prepares: bool) -> asyncpg.Connection[Record]:
         with self._address():
-            return await asyncpg.connect(self.url, **self._options(prepares))
+            return await asyncpg.connect(self.url, **self.options(prepares))
 
     @contextlib.contextmanager
     def _address(self) -> Iterator[None]:
@@ -106,17 +100,8 @@ class Database:
         finally:
             connection.terminate()
 
-    def pool_options(self) -> dict[str, Any]:
-        """The options for a pool whose connections behave like those of `connect`."""
-        return {
-            **self._options(self.prepares),
-            # The client's calls have their own limit, and a handler's statements that of its attempt.
-            "command_timeout": None,
-            "init": _prepare_session if self._prepared else _prepare_pooled,
-            "connection_class": LentSession if self._prepared else LentPooled,
-        }
-
-    def _options(self, prepares: bool) -> dict[str, Any]:
+    def options(self, prepares: bool) -> dict[str, Any]:
+        """What every connection is opened with."""
         return {
             "command_timeout": STATEMENT_TIMEOUT,
             "timeout": CONNECT_TIMEOUT,
@@ -190,118 +175,6 @@ class Link:
                 await connection.close(timeout=2)
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 connection.terminate()
-
-
-class LentSession(_Connection):
-    """A pool's connection. What a borrower set on it is undone when it comes back."""
-
-    clean = False
-
-    def leave_clean(self) -> None:
-        """The borrower executes statements that leave nothing behind: save the round trip of a reset."""
-        self.clean = True
-
-    def get_reset_query(self) -> str:
-        """What asyncpg executes when the connection comes back, after it rolled back what was open."""
-        clean, self.clean = self.clean, False
-        return "" if clean else f"{super().get_reset_query()};{SESSION}"
-
-
-class LentPooled(LentSession):
-    """The same behind a pooler: there is no session, and a reset would hit somebody else's."""
-
-    def get_reset_query(self) -> str:
-        """Nothing; what was open is rolled back all the same."""
-        return ""
-
-
-async def _prepare_session(connection: Any) -> None:
-    keep_alive(connection)
-    await connection.execute(SESSION)
-
-
-async def _prepare_pooled(connection: Any) -> None:
-    keep_alive(connection)
-
-
-class Pool:
-    """Connections for clients and handlers. Calls end within `call_timeout` seconds."""
-
-    def __init__(self, database: Database, *, size: int, call_timeout: float) -> None:
-        self.database = database
-        self.size = size
-        self.call_timeout = call_timeout
-        self._pool: asyncpg.Pool[Record] | None = None
-        self._turn = asyncio.Lock()
-
-    async def open(self) -> None:
-        """Make sure that the database can be reached; needed once before anything else."""
-        async with self._turn:
-            if self._pool is None:
-                with translated():
-                    probe = await self.database.connect()
-                    await probe.close()
-                    self._pool = await asyncpg.create_pool(
-                        self.database.url,
-                        min_size=0,
-                        max_size=self.size,
-                        **self.database.pool_options(),
-                    )
-
-    async def close(self) -> None:
-        """Close every connection, the busy ones too after five seconds."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            try:
-                async with asyncio.timeout(5):
-                    await pool.close()
-            except (TimeoutError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
-                pool.terminate()
-
-    async def fetch(self, block: Block, *args: Any) -> list[Record]:
-        """Execute `block` on any connection. Raises CallTimeout when it takes too long."""
-        try:
-            async with asyncio.timeout(self.call_timeout) as limit:
-                async with self._lent(leave_clean=True) as connection:
-                    with translated():
-                        return await run(connection, block, args, prepares=self.database.prepares)
-        except TimeoutError as error:
-            if limit.expired():
-                raise CallTimeout(block.name, self.call_timeout) from error
-            raise
-
-    @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[asyncpg.Connection[Record]]:
-        """A connection of one's own for as long as the block lasts."""
-        async with self._lent(leave_clean=False) as connection:
-            yield connection
-
-    @contextlib.asynccontextmanager
-    async def _lent(self, *, leave_clean: bool) -> AsyncIterator[asyncpg.Connection[Record]]:
-        if self._pool is None:
-            await self.open()
-        pool = self._pool
-        if pool is None:
-            raise DatabaseUnavailable("the pool is closed")
-        with translated():
-            lease: Any = await pool.acquire()
-        if leave_clean:
-            lease.leave_clean()
-        try:
-            yield lease
-        except (asyncpg.ReadOnlySQLTransactionError, DatabaseUnavailable) as error:
-            if isinstance(error.__cause__ or error, asyncpg.ReadOnlySQLTransactionError):
-                # A failover left us on a standby: none of these connections will ever write again.
-                await pool.expire_connections()
-            raise
-        finally:
-            await _give_back(pool, lease)
-
-
-async def _give_back(pool: asyncpg.Pool[Record], lease: Any) -> None:
-    # Shielded: a handler that is cancelled here must not leak the connection with its locks.
-    with contextlib.suppress(OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError):
-        await asyncio.shield(pool.release(lease, timeout=5))
 
 
 async def run(connection: Any, block: Block, args: tuple[Any, ...], *, prepares: bool) -> list[Record]:

@@ -13,8 +13,9 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from jobd.connections import Asyncpg, Driver, driver_of, id_taken
-from jobd.door import Executes, Pool
+from jobd.door import Executes
 from jobd.errors import CallTimeout, JobdError
+from jobd.pool import Pool
 from jobd.sqlstate import translate
 
 if TYPE_CHECKING:

@@ -23,8 +23,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from jobd.client import Client
-from jobd.door import Executes, Pool
+from jobd.door import Executes
 from jobd.doors import PoolDoor, caller_door, driven
+from jobd.pool import Pool
 
 P = ParamSpec("P")
 T = TypeVar("T")

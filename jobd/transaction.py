@@ -16,10 +16,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from jobd import sql
-from jobd.door import Pool, Record, run
+from jobd.door import Record, run
 from jobd.errors import ClaimLost, DatabaseUnavailable, JobdError, PartitionMissing
 from jobd.fleet import Fleet
 from jobd.job import FinishedRun
+from jobd.pool import Pool
 from jobd.reader import Reader
 from jobd.sqlstate import translated
 from jobd.store import Store

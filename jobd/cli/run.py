@@ -102,7 +102,7 @@ def run(
         from jobd.cli.reload import run_reloading
 
         raise typer.Exit(run_reloading())
-    from jobd.daemon import run_forever
+    from jobd.hosting import run_forever
 
     jobs, settings = configured(
         app=app,

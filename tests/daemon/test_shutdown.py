@@ -83,6 +83,7 @@ async def test_a_handler_that_swallows_its_cancellation_does_not_hold_up_the_end
     await assert_nothing_left(board)
 
 
+@pytest.mark.slow
 async def test_a_thread_that_never_returns_does_not_hold_up_the_end(
     daemons: Daemons, board: Board, tmp_path: Path
 ):
@@ -137,6 +138,7 @@ async def test_sigterm_while_a_handler_blocks_the_loop_is_obeyed_when_it_turns_a
     await assert_nothing_left(board)
 
 
+@pytest.mark.slow
 async def test_two_sigterms_end_a_daemon_whose_loop_is_blocked_for_good(
     daemons: Daemons, board: Board, tmp_path: Path
 ):

@@ -18,9 +18,10 @@ import asyncpg
 import pytest
 
 from jobd.client import Client
-from jobd.door import Database, Link, Pool, Record
+from jobd.door import Database, Link, Record
 from jobd.events import Events
 from jobd.fleet import Fleet
+from jobd.pool import Pool
 from jobd.reader import Reader
 from jobd.registry import Registry
 from jobd.sql import Block

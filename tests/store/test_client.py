@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from jobd.client import CHUNK_CHARACTERS, CHUNK_JOBS, Client
-from jobd.door import Database, Link, Pool
+from jobd.door import Database, Link
 from jobd.errors import (
     CallTimeout,
     ConfigError,
@@ -23,6 +23,7 @@ from jobd.errors import (
 from jobd.events import Events, JobEnqueued
 from jobd.ids import IdSequence, uuid7
 from jobd.job import JobState
+from jobd.pool import Pool
 from jobd.registry import Registry
 from tests.factories import SECOND, query, scalar
 from tests.store.conftest import Held

@@ -10,10 +10,11 @@ from uuid import uuid4
 import pytest
 
 from jobd.client import Client
-from jobd.door import Database, Link, Pool
+from jobd.door import Database, Link
 from jobd.errors import ConfigError, DatabaseUnavailable, JobNotFound, UniqueKeyTaken, WaitTimeout, WrongState
 from jobd.events import Events
 from jobd.job import FinishedRun, JobState
+from jobd.pool import Pool
 from jobd.registry import Registry
 from jobd.store import Store
 from tests.factories import make_job, make_jobs

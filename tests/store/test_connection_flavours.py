@@ -27,9 +27,10 @@ from sqlalchemy.pool import NullPool
 from jobd import sql
 from jobd.client import CHUNK_JOBS, Client
 from jobd.connections import rendered
-from jobd.door import Database, Link, Pool
+from jobd.door import Database, Link
 from jobd.errors import CallTimeout, ConfigError
 from jobd.events import Events
+from jobd.pool import Pool
 from jobd.registry import Registry
 from jobd.sync import SyncClient
 from tests.factories import scalar

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from jobd.door import Database, Executes, Link, Pool, Record
+from jobd.door import Database, Executes, Link, Record
 from jobd.errors import (
     CallTimeout,
     ConfigError,
@@ -19,6 +19,7 @@ from jobd.errors import (
     SchemaOutdated,
     Transient,
 )
+from jobd.pool import Pool
 from jobd.sql import Block
 from tests.factories import query, scalar
 

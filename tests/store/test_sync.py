@@ -16,12 +16,13 @@ import psycopg
 import pytest
 
 from jobd.client import CHUNK_JOBS, Client
-from jobd.door import Database, Pool
+from jobd.door import Database
 from jobd.doors import driven
 from jobd.errors import CallTimeout, DatabaseUnavailable, IdTaken, JobNotFound, PayloadError, WaitTimeout
 from jobd.events import Events, JobEnqueued
 from jobd.ids import uuid7
 from jobd.job import JobState
+from jobd.pool import Pool
 from jobd.registry import Registry
 from jobd.sync import SyncClient
 

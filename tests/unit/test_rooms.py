@@ -53,7 +53,7 @@ def test_one_free_slot_goes_around_although_one_queue_always_has_more():
 
 def test_every_queue_is_seen_before_a_sleep_although_slots_are_few():
     rooms = Rooms(["a", "b", "c"])
-    asked = set()
+    asked: set[str] = set()
     while rooms.unseen(plenty):
         shares = rooms.share(1, plenty)
         asked |= shares.keys()
