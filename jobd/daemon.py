@@ -260,13 +260,14 @@ class Daemon:
         claiming: asyncio.Task[None] | None,
     ) -> None:
         grace = self.settings.shutdown_grace.total_seconds()
-        self.log.info("stopping", running=executor.busy, grace_seconds=grace)
-        with contextlib.suppress(JobdError, TimeoutError):
-            await control.asked(heartbeat.stopping())
-        if self._producer is not None and claiming is not None:
+        if self._producer is not None:
             self._producer.stop()
+        self.log.info("stopping", running=executor.busy, grace_seconds=grace)
+        if claiming is not None:
             await asyncio.wait({claiming}, timeout=5)
             claiming.cancel()
+        with contextlib.suppress(JobdError, TimeoutError):
+            await control.asked(heartbeat.stopping())
         await control.stop("notifier", "leader", "maintenance")
         await self._handlers_ended(executor, grace, hurried=self._hurry)
         if executor.busy:

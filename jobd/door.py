@@ -87,7 +87,7 @@ class Database:
             raise ConfigError(
                 "JOBD_DATABASE_URL",
                 redact_url(self.url),
-                f"must look like postgresql://user:password@host:5432/database: {said}",
+                f"must look like postgresql://user@host:5432/database: {said}",
             ) from error
 
     async def _behind_a_pooler(self) -> bool:

@@ -197,7 +197,8 @@ def test_a_coroutine_that_really_waits_is_a_mistake_of_ours():
 PREAMBLE = """
 import os, sys
 from jobd.client import Client
-from jobd.door import Database, Pool
+from jobd.door import Database
+from jobd.pool import Pool
 from jobd.events import Events
 from jobd.registry import Registry
 from jobd.sync import SyncClient
