@@ -135,7 +135,7 @@ class Daemons:
             "http_port": "0",
             "shutdown_grace": "10s",
             "migrate": "off",
-            "notify": os.environ.get("JOBD_TEST_NOTIFY", "on"),
+            "notify": os.environ.get("JOBD_NOTIFY", "on"),
             **self.settings,
             **settings,
         }

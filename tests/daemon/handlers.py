@@ -162,9 +162,10 @@ async def noted(ctx: JobContext, effects: Effects) -> None:
 
 
 @jobs.handler("block_later")
-async def block_later(seconds: float) -> None:
-    """Blocks the loop while the next claim is under way, most likely."""
-    await asyncio.sleep(0)
+async def block_later(seconds: float, turns: int) -> None:
+    """Blocks the loop when it has turned a few times, so that a claim is under way."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
     time.sleep(seconds)  # noqa: ASYNC251
 
 

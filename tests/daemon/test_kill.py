@@ -52,3 +52,24 @@ async def test_a_worker_that_was_stopped_past_its_lease_changes_nothing_and_work
     again = await board.jobs.enqueue("add", {"a": 1, "b": 2})
     assert (await board.jobs.wait(again.id, timeout=10)).result == 3
     assert sleeper.alive
+
+
+async def test_late_writes_of_a_stopped_worker_do_not_touch_the_run_that_replaced_its_own(
+    daemons: Daemons, board: Board, tmp_path: Path
+):
+    gate = tmp_path / "gate"
+    sleeper = await daemons.start("--only", "worker")
+    job = await board.jobs.enqueue("wait", {"path": str(gate)})
+    await board.in_state(job.id, "running")
+    sleeper.signal(signal.SIGSTOP)
+    other = await daemons.start()
+    await other.logged("jobs of lost workers put back")
+    running = await board.in_state(job.id, "running")
+    sleeper.signal(signal.SIGCONT)
+    await sleeper.logged("took this worker for dead")
+    await sleeper.logged("claim lost")
+    assert await board.row(job.id) == running
+    assert (running["claim_no"], running["crashes"]) == (3, 1)
+    gate.touch()
+    row = await board.in_state(job.id, "succeeded")
+    assert (row["claim_no"], row["worker_id"]) == (4, running["worker_id"])

@@ -12,7 +12,6 @@ door            where handlers in processes meet their test
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
@@ -51,7 +50,6 @@ async def jobs(database_url: str, link: Link) -> AsyncIterator[Jobs]:
         shutdown_grace="1s",
         concurrency=20,
         migrate="off",
-        notify=os.environ.get("JOBD_TEST_NOTIFY", "on"),
     )
     yield jobs
     await jobs.close()

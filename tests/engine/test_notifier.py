@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
@@ -20,10 +22,22 @@ from jobd.fleet import Fleet
 from jobd.listener import Listener
 from tests.engine.running import ran
 from tests.factories import query
-from tests.postgres import PostgresServer
+from tests.postgres import PgBouncer, PostgresServer
 from tests.signals import eventually, expect
 
 LISTENERS = "select pid from pg_stat_activity where datname = current_database() and query ilike 'listen %'"
+
+
+@pytest.fixture
+def transaction_pooler(postgres: PostgresServer, pooler: PgBouncer | None) -> Iterator[PgBouncer]:
+    """PgBouncer in transaction mode, in every lane."""
+    if pooler is not None:
+        yield pooler
+    elif shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin"):
+        with postgres.pooled() as own:
+            yield own
+    else:
+        pytest.skip("needs pgbouncer (Debian: apt-get install pgbouncer)")
 
 
 class Ears:
@@ -101,36 +115,36 @@ async def test_it_listens_again_after_its_connection_was_cut(direct_database_url
 
 
 async def test_a_listener_behind_a_pooler_knows_that_it_is_deaf(
-    postgres: PostgresServer, _clone: str, monkeypatch: pytest.MonkeyPatch
+    transaction_pooler: PgBouncer, _clone: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(engine_notifier, "PROBE_TIMEOUT", 0.5)
-    with postgres.pooled() as pooler:
-        ears = Ears(pooler.dsn(_clone))
-        async with expect(ears.events, ListenerChanged, up=False) as deaf:
-            listening = ears.listening()
-            await listening.__aenter__()
-        assert "pooler" in deaf.event.detail
-        assert not ears.notifier.up
-        await listening.__aexit__(None, None, None)
+    ears = Ears(transaction_pooler.dsn(_clone))
+    async with expect(ears.events, ListenerChanged, up=False) as deaf:
+        listening = ears.listening()
+        await listening.__aenter__()
+    assert "pooler" in deaf.event.detail
+    assert not ears.notifier.up
+    await listening.__aexit__(None, None, None)
 
 
-async def test_jobs_run_through_a_pooler_in_transaction_mode(
-    postgres: PostgresServer, _clone: str, link: Link
-):
-    with postgres.pooled() as pooler:
-        jobs = Jobs(pooler.dsn(_clone), migrate="check", poll_interval="0.2s", heartbeat="0.5s", lease="3s")
+async def test_jobs_run_through_a_pooler_in_transaction_mode(transaction_pooler: PgBouncer, _clone: str):
+    jobs = Jobs(
+        transaction_pooler.dsn(_clone), migrate="check", poll_interval="0.2s", heartbeat="0.5s", lease="3s"
+    )
 
-        @jobs.handler("add")
-        async def add(a: int, b: int) -> int:
-            return a + b
+    @jobs.handler("add")
+    async def add(a: int, b: int) -> int:
+        return a + b
 
-        async with jobs.running():
-            for n in range(20):
-                _, job = await ran(jobs, "add", {"a": n, "b": 1})
-                assert job.result == n + 1
+    async with jobs.running():
+        for n in range(20):
+            _, job = await ran(jobs, "add", {"a": n, "b": 1})
+            assert job.result == n + 1
 
 
-async def test_an_idle_daemon_is_woken_by_an_enqueue(jobs: Jobs, link: Link):
+async def test_an_idle_daemon_is_woken_by_an_enqueue(jobs: Jobs, direct_database_url: str, link: Link):
+    jobs.overrides["database_url"] = direct_database_url  # no pooler lets it hear
+
     @jobs.handler("noop")
     async def noop() -> None: ...
 

@@ -51,10 +51,12 @@ async def test_another_daemon_takes_what_has_no_handler_here(jobs: Jobs, databas
     async def handler() -> str:
         return "done"
 
-    async with jobs.running(), newer.running(), expect(jobs.events, UnknownKind):
-        ids = await jobs.enqueue_many("of_a_newer_release", [{}] * 10)
-        for id in ids:
-            await eventually(lambda id=id: succeeds_in_time(jobs, id))  # type: ignore[misc]
+    async with jobs.running():
+        async with expect(jobs.events, UnknownKind):
+            ids = await jobs.enqueue_many("of_a_newer_release", [{}] * 10)
+        async with newer.running():
+            for id in ids:
+                await eventually(lambda id=id: succeeds_in_time(jobs, id))  # type: ignore[misc]
     for id in ids:
         job = await jobs.get(id)
         assert (job.result, job.attempt) == ("done", 1)
