@@ -124,6 +124,9 @@ class Assembly:
             holdings=self.holdings,
             events=self.events,
             concurrency=settings.concurrency,
+            # The last crash but one, so that the one that may end a job has no innocent neighbours. Without a
+            # limit a poison job returns for ever: it is set apart from its second crash on.
+            suspect_from=max(settings.crash_limit - 1, 1) if settings.crash_limit else 2,
             queue_limits=limits,
             default_timeout=settings.default_timeout,
             default_max_attempts=settings.default_max_attempts,

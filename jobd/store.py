@@ -73,12 +73,14 @@ class Store:
         limited_kinds: Sequence[str] = (),
         skipped_kinds: Sequence[str] = (),
         suspects: int = 0,
+        suspect_from: int = 1,
         now: datetime | None = None,
     ) -> list[Claimed]:
         """Claim at most `rooms[queue]` ready jobs of each queue, in the order in which they shall start.
 
         `limited_kinds` come only from `limited_rooms`, which count whatever stands first in the queue.
-        Of jobs that ran while a worker died, at most `suspects` come along. Nothing without a live lease.
+        Of jobs that ran while a worker died `suspect_from` times, at most `suspects` come along; others
+        that were there come on top of the rooms, at most as many again. Nothing without a live lease.
         """
         limited_rooms = limited_rooms or {}
         rows = await self.door.fetch(
@@ -90,6 +92,7 @@ class Store:
             list(limited_kinds),
             list(skipped_kinds),
             suspects,
+            suspect_from,
             now,
         )
         claims = [Claimed(**row) for row in rows]

@@ -51,6 +51,7 @@ class Executor:
         holdings: Holdings,
         events: Events,
         concurrency: int,
+        suspect_from: int,
         queue_limits: Mapping[str, int],
         default_timeout: timedelta,
         default_max_attempts: int,
@@ -77,6 +78,8 @@ class Executor:
         self._busy_queues: Counter[str] = Counter()
         self._busy_kinds: Counter[str] = Counter()
         self.busy = 0
+        # Jobs that one more crash would end run one at a time: see docs/decisions/0006.
+        self.suspect_from = suspect_from
         self.suspects = 0
         # Handlers that swallowed their cancellation and run on without a slot.
         self.abandoned = 0
@@ -258,7 +261,7 @@ class Executor:
         self.busy += 1
         self._busy_queues[run.claim.queue] += 1
         self._busy_kinds[run.claim.kind] += 1
-        self.suspects += run.claim.crashes > 0
+        self.suspects += run.claim.crashes >= self.suspect_from
         run.holds_slot = True
 
     def _release_slot(self, run: Run) -> None:
@@ -269,7 +272,7 @@ class Executor:
         self.busy -= 1
         self._busy_queues[run.claim.queue] -= 1
         self._busy_kinds[run.claim.kind] -= 1
-        self.suspects -= run.claim.crashes > 0
+        self.suspects -= run.claim.crashes >= self.suspect_from
         self._freed()
 
     def _seconds(self, claim: Claimed, handler: Handler) -> float:

@@ -124,6 +124,7 @@ class Producer:
             limited_kinds=limited_kinds,
             skipped_kinds=[*full_kinds, *self._resting()],
             suspects=0 if self._executor.suspects else 1,
+            suspect_from=self._executor.suspect_from,
         )
         if claims and time.monotonic() - asked_at > self._beat:
             claims = await self._still_ours(claims, worker_id)

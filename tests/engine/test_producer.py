@@ -107,7 +107,7 @@ async def test_a_queue_that_is_full_does_not_keep_another_waiting(jobs: Jobs, li
         await query(link, "delete from jobd.jobs where state = 'ready'")
 
 
-async def test_jobs_that_lost_a_worker_run_one_at_a_time_and_each_right_after_the_other(
+async def test_jobs_that_one_more_crash_would_end_run_one_at_a_time_and_each_right_after_the_other(
     jobs: Jobs, link: Link
 ):
     now = most = 0
@@ -120,12 +120,26 @@ async def test_jobs_that_lost_a_worker_run_one_at_a_time_and_each_right_after_th
         await asyncio.sleep(0.005)
         now -= 1
 
-    await make_jobs(link, 30, kind="suspect", crashes=1)
+    await make_jobs(link, 30, kind="suspect", crashes=2)
     began = time.monotonic()
     async with jobs.running(poll_interval="5s"), expect(jobs.events, JobFinished, count=30, timeout=15):
         pass
     assert most == 1
     assert time.monotonic() - began < 5
+
+
+async def test_victims_of_one_crash_run_again_at_the_same_time(jobs: Jobs, link: Link):
+    let_go = asyncio.Event()
+
+    @jobs.handler("victim")
+    async def victim() -> None:
+        await let_go.wait()
+
+    await make_jobs(link, 20, kind="victim", crashes=1)
+    async with jobs.running(concurrency=20), expect(jobs.events, JobFinished, count=20):
+        running = "select count(*) from jobd.jobs where state = 'running'"
+        await eventually(lambda: scalar(link, running), until=lambda count: count == 20)
+        let_go.set()
 
 
 async def test_a_suspect_does_not_hold_up_jobs_that_are_not(jobs: Jobs, link: Link):
@@ -138,7 +152,7 @@ async def test_a_suspect_does_not_hold_up_jobs_that_are_not(jobs: Jobs, link: Li
     @jobs.handler("fine")
     async def fine() -> None: ...
 
-    await make_jobs(link, 3, kind="suspect", crashes=1)
+    await make_jobs(link, 3, kind="suspect", crashes=2)
     await make_jobs(link, 30, kind="fine")
     async with jobs.running():
         await eventually(lambda: succeeded(link), until=lambda count: count == 30)

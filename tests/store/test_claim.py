@@ -150,6 +150,16 @@ async def test_at_most_so_many_jobs_that_crashed_a_worker_come_along(door: Link,
     assert {first.id, second.id, third.id} == suspects
 
 
+async def test_victims_of_fewer_crashes_come_on_top_of_the_rooms(door: Link, store: Store, worker: UUID):
+    victims = set(await make_jobs(door, 5, crashes=1))
+    suspect = await make_job(door, crashes=2)
+    good = set(await make_jobs(door, 2))
+    claims = await store.claim(worker, rooms={"default": 3}, suspects=1, suspect_from=2)
+    taken = {claim.id for claim in claims}
+    assert taken >= good | {suspect}
+    assert len(taken & victims) == 3
+
+
 async def test_of_the_jobs_that_crashed_a_worker_the_most_urgent_comes_first(
     door: Link, store: Store, worker: UUID
 ):

@@ -43,6 +43,7 @@ def claim(jobs: Million, rooms: dict[str, int], *, suspects: int) -> Reading:
             "limited_kinds": [],
             "skipped_kinds": [],
             "suspects": suspects,
+            "suspect_from": 2,
         },
     )
 
