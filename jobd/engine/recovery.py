@@ -25,11 +25,6 @@ class Recovery:
         self._failures = 0
         self._since = 0.0
 
-    @property
-    def failing(self) -> bool:
-        """True between the first failure and the next success."""
-        return self._failures > 0
-
     def failed(self, error: BaseException) -> float:
         """Note a failure; return how many seconds to wait before the next try."""
         if not self._failures:
