@@ -24,11 +24,14 @@ from jobd.engine.executor import Executor
 from jobd.engine.finisher import Finisher
 from jobd.engine.heartbeat import Heartbeat
 from jobd.engine.holdings import Holdings, Run, Stop
+from jobd.engine.judging import Judge
 from jobd.engine.leader import Leader
 from jobd.engine.lease import Lease
 from jobd.engine.maintenance import Maintenance
 from jobd.engine.notifier import Notifier
+from jobd.engine.prefetch import Prefetch
 from jobd.engine.producer import Producer
+from jobd.engine.slots import Slots
 from jobd.events import Events, UnknownKind
 from jobd.fleet import Fleet, Registration
 from jobd.listener import Listener
@@ -116,22 +119,31 @@ class Assembly:
 
     def executor(self, caller: Caller, finisher: Finisher, *, freed: Callable[[], None]) -> Executor:
         settings = self.settings
-        limits = {name: queue.concurrency for name, queue in settings.queues.items() if queue.concurrency}
+        slots = Slots(
+            total=settings.concurrency,
+            queue_limits={
+                name: queue.concurrency for name, queue in settings.queues.items() if queue.concurrency
+            },
+            # The last crash but one, so that the one that may end a job has no innocent neighbours. Without a
+            # limit a poison job returns for ever: it is set apart from its second crash on.
+            suspect_from=max(settings.crash_limit - 1, 1) if settings.crash_limit else 2,
+            prefetch=Prefetch(),
+        )
+        judge = Judge(
+            events=self.events,
+            default_timeout=settings.default_timeout,
+            default_max_attempts=settings.default_max_attempts,
+            max_result=settings.max_result,
+            rng=self.rng,
+        )
         return Executor(
             registry=self.jobs.registry,
             caller=caller,
             finisher=finisher,
             holdings=self.holdings,
+            slots=slots,
+            judge=judge,
             events=self.events,
-            concurrency=settings.concurrency,
-            # The last crash but one, so that the one that may end a job has no innocent neighbours. Without a
-            # limit a poison job returns for ever: it is set apart from its second crash on.
-            suspect_from=max(settings.crash_limit - 1, 1) if settings.crash_limit else 2,
-            queue_limits=limits,
-            default_timeout=settings.default_timeout,
-            default_max_attempts=settings.default_max_attempts,
-            max_result=settings.max_result,
-            rng=self.rng,
             freed=freed,
         )
 

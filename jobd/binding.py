@@ -22,6 +22,7 @@ class Binding:
     def __init__(self, kind: str, function: Callable[..., Any], *, crosses_processes: bool = False) -> None:
         """Raises HandlerError for a signature that no payload can fill."""
         self.kind = kind
+        self.task_name = f"jobd:{kind}"
         self._signature = Signature(kind, function, crosses_processes=crosses_processes)
         self._plan: Plan | None = None
         self._early_plan: Plan | None = None
@@ -32,6 +33,13 @@ class Binding:
         if plan is None or plan.resource_types != frozenset(resource_types):
             plan = self._plan = self._signature.plan(frozenset(resource_types))
         return plan
+
+    def takes_context(self, resources: Mapping[type, Any]) -> bool:
+        """Whether a parameter gets the run's context. Raises HandlerError."""
+        plan = self._plan
+        if plan is None or resources.keys() != plan.resource_types:
+            plan = self.prepare(resources)
+        return bool(plan.contexts)
 
     def bind(
         self, ctx: Any, payload: Any, resources: Mapping[type, Any]

@@ -43,23 +43,11 @@ class JobContext:
     def __init__(
         self, run: Run, *, jobs: Jobs, pool: Pool, max_attempts: int, timeout: float, max_result: int
     ) -> None:
-        claim = run.claim
-        self.id: UUID = claim.id
-        self.kind: str = claim.kind
-        self.queue: str = claim.queue
-        self.tenant_id: str | None = claim.tenant_id
-        self.use_case: str | None = claim.use_case
-        self.attempt: int = claim.attempt
-        self.max_attempts: int = max_attempts
-        self.generation: int = claim.generation
-        self.claim_no: int = claim.claim_no
-        self.priority: int = claim.priority
-        self.run_at: datetime = claim.run_at
-        self.created_at: datetime = claim.created_at
-        self.deadline: datetime | None = None if claim.delay_tolerance is None else claim.deadline_at
-        self.times_out_at: datetime = claim.claimed_at + timedelta(seconds=timeout)
         self.jobs: Jobs = jobs
+        self.max_attempts: int = max_attempts
         self._run = run
+        self._claim = run.claim
+        self._timeout = timeout
         self._pool = pool
         self._max_result = max_result
         self._headers: dict[str, Any] | None = None
@@ -69,6 +57,71 @@ class JobContext:
         self._result: str | None = None
         self._in_transaction = False
         self._asked_to_stop = False
+
+    @property
+    def id(self) -> UUID:
+        """The job's."""
+        return self._claim.id
+
+    @property
+    def kind(self) -> str:
+        """Which handler runs."""
+        return self._claim.kind
+
+    @property
+    def queue(self) -> str:
+        """Where the job came from."""
+        return self._claim.queue
+
+    @property
+    def tenant_id(self) -> str | None:
+        """Whose job it is, as said at enqueue."""
+        return self._claim.tenant_id
+
+    @property
+    def use_case(self) -> str | None:
+        """What for, as said at enqueue."""
+        return self._claim.use_case
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, from 1."""
+        return self._claim.attempt
+
+    @property
+    def generation(self) -> int:
+        """How often an operator has put the job back since it was enqueued."""
+        return self._claim.generation
+
+    @property
+    def claim_no(self) -> int:
+        """The identity of this run among all of the job's."""
+        return self._claim.claim_no
+
+    @property
+    def priority(self) -> int:
+        """Higher runs first."""
+        return self._claim.priority
+
+    @property
+    def run_at(self) -> datetime:
+        """When the job was due."""
+        return self._claim.run_at
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was enqueued."""
+        return self._claim.created_at
+
+    @property
+    def deadline(self) -> datetime | None:
+        """`run_at` and the delay tolerance; None for a job without one."""
+        return None if self._claim.delay_tolerance is None else self._claim.deadline_at
+
+    @property
+    def times_out_at(self) -> datetime:
+        """When this attempt is stopped, by the database's clock."""
+        return self._claim.claimed_at + timedelta(seconds=self._timeout)
 
     @property
     def tags(self) -> list[str]:

@@ -266,6 +266,7 @@ class Daemon:
         if claiming is not None:
             await asyncio.wait({claiming}, timeout=5)
             claiming.cancel()
+        executor.give_back_held()
         with contextlib.suppress(JobdError, TimeoutError):
             await control.asked(heartbeat.stopping())
         await control.stop("notifier", "leader", "maintenance")

@@ -8,10 +8,10 @@ JSON text on the way to and from the database.
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 
@@ -112,9 +112,11 @@ class Enqueued:
         return not self.created
 
 
-@dataclass(slots=True, kw_only=True)
-class Claimed:
-    """A job that this worker has claimed and not yet ended. `claim_no` is the identity of the run."""
+class Claimed(NamedTuple):
+    """A job that this worker has claimed and not yet ended. `claim_no` is the identity of the run.
+
+    The fields are in the order in which the block `claim` returns them.
+    """
 
     id: UUID
     claim_no: int
@@ -137,11 +139,10 @@ class Claimed:
     unique_key: str | None
     backoff: str | None
     timeout: timedelta | None
-    headers: str | None = field(default=None)
+    headers: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinishedRun:
+class FinishedRun(NamedTuple):
     """How one run ended, ready to be written: a verdict of `lifecycle.judge` bound to its claim."""
 
     id: UUID

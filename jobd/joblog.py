@@ -6,6 +6,7 @@ Subscribes to `events`. What goes well is told at debug, since it is most of it:
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from jobd import events as happened
@@ -32,7 +33,7 @@ class JobLog:
         self._unknown: set[str] = set()
         if level <= logging.DEBUG:
             events.subscribe(happened.JobStarted, self._started)
-        events.subscribe(happened.JobFinished, self._finished)
+        events.subscribe_batches(happened.JobFinished, self._finished)
         events.subscribe(happened.RunStale, self._stale)
         events.subscribe(happened.EndRefused, self._refused)
         events.subscribe(happened.LateResult, self._late)
@@ -49,12 +50,13 @@ class JobLog:
     def _started(self, event: happened.JobStarted) -> None:
         self._log.debug("job started", **_job(event), wait_seconds=round(event.wait_seconds, 4))
 
-    def _finished(self, event: happened.JobFinished) -> None:
-        severity = logging.WARNING if event.state == "dead" else LEVELS.get(event.outcome, logging.INFO)
-        if severity >= self._level:
-            seconds = round(event.run_seconds, 4)
-            said = {"state": event.state, "seconds": seconds, "reason": event.reason}
-            self._log.log(severity, f"job {event.outcome}", **_job(event), **said)
+    def _finished(self, events: Sequence[happened.JobFinished]) -> None:
+        for event in events:
+            severity = logging.WARNING if event.state == "dead" else LEVELS.get(event.outcome, logging.INFO)
+            if severity >= self._level:
+                seconds = round(event.run_seconds, 4)
+                said = {"state": event.state, "seconds": seconds, "reason": event.reason}
+                self._log.log(severity, f"job {event.outcome}", **_job(event), **said)
 
     def _stale(self, event: happened.RunStale) -> None:
         said = "claim lost, nothing written: the job was rescued or ended elsewhere"

@@ -44,7 +44,8 @@ MOVES: dict[str, Move] = {
     "stage": Move(frozenset({JobState.SCHEDULED}), frozenset({JobState.READY})),
     "expire": Move(WAITING, frozenset({JobState.DEAD})),
     "claim": Move(frozenset({JobState.READY}), RUNNING),
-    "finish": Move(RUNNING, WAITING | FINISHED),
+    "succeed": Move(RUNNING, frozenset({JobState.SUCCEEDED})),
+    "finish": Move(RUNNING, WAITING | {JobState.CANCELLED, JobState.DEAD}),
     "release": Move(RUNNING, frozenset({JobState.READY, JobState.CANCELLED})),
     "rescue": Move(RUNNING, frozenset({JobState.READY, JobState.CANCELLED, JobState.DEAD})),
     "cancel": Move(WAITING, frozenset({JobState.CANCELLED})),
@@ -109,6 +110,11 @@ class Interrupted:
 
 
 @dataclass(frozen=True, slots=True)
+class NotStarted:
+    """The claim never became a run: it waited for a slot here when others could have had it."""
+
+
+@dataclass(frozen=True, slots=True)
 class KindUnknown:
     """This process has no handler for the kind; another, newer or older, may."""
 
@@ -131,6 +137,7 @@ Outcome = (
     | Cancelled
     | Discarded
     | Interrupted
+    | NotStarted
     | KindUnknown
     | Recorded
     | Lost
@@ -144,6 +151,7 @@ OUTCOMES: dict[type, str] = {
     Cancelled: "cancelled",
     Discarded: "discarded",
     Interrupted: "interrupted",
+    NotStarted: "not_started",
     KindUnknown: "unknown_kind",
     Recorded: "succeeded",
     Lost: "stale",
@@ -168,7 +176,7 @@ def judge(
 
     match outcome:
         case Succeeded(result):
-            return end(JobState.SUCCEEDED, result=result)
+            return FinishedRun(claim.id, claim.claim_no, JobState.SUCCEEDED, result=result)
         case Failed(error, summary) | TimedOut(error, summary) if claim.attempt >= max_attempts:
             return end(JobState.DEAD, f"attempt {claim.attempt} of {max_attempts}: {summary}", error=error)
         case Failed(error, summary, delay) if delay is not None:
@@ -183,6 +191,8 @@ def judge(
             return end(JobState.DEAD, reason)
         case Interrupted(reason):
             return end(JobState.READY, reason, unburned=True)
+        case NotStarted():
+            return end(JobState.READY, unburned=True)
         case KindUnknown():
             delay = UNKNOWN_KIND_DELAY * rng.uniform(1.0, 1.5)
             return later(delay, f"no handler for kind {claim.kind!r}", unburned=True)

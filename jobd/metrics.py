@@ -11,14 +11,16 @@ queues and kinds past a cap are counted together as `other`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, Metric, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Info, Metric, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from jobd.durations import Durations
 from jobd.events import (
     Events,
     JobEnqueued,
@@ -97,8 +99,8 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
 
-        def histogram(name: str, text: str, buckets: Sequence[float]) -> Histogram:
-            return Histogram(name, text, ("queue", "kind"), buckets=buckets, registry=registry)
+        def histogram(name: str, text: str, buckets: Sequence[float]) -> Durations:
+            return Durations(name, text, ("queue", "kind"), buckets=buckets, registry=registry)
 
         self._enqueued = counter(
             "jobd_jobs_enqueued_total", "Jobs that this process put into the database.", "queue", "kind"
@@ -121,15 +123,9 @@ class Metrics:
         self._stale = counter("jobd_runs_stale_total", "Runs whose claim was lost; nothing was written.")
         self._leases_lost = counter("jobd_leases_lost_total", "Times this worker had to stop all its runs.")
 
-        # Looking a labelled child up costs several times what counting does, so each is looked up once.
-        # Only admitted label values are keys, which bounds these as well.
-        self._enqueued_by: dict[tuple[str, str], Callable[[float], None]] = {}
-        self._started_by: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
-        self._finished_by: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
-
         events.subscribe(JobEnqueued, self._job_enqueued)
-        events.subscribe(JobStarted, self._job_started)
-        events.subscribe(JobFinished, self._job_finished)
+        events.subscribe_batches(JobStarted, self._jobs_started)
+        events.subscribe_batches(JobFinished, self._jobs_finished)
         events.subscribe(JobsStaged, lambda event: self._staged.inc(event.count))
         events.subscribe(JobsRescued, self._jobs_rescued)
         events.subscribe(JobsExpired, lambda event: self._expired.inc(event.count))
@@ -142,10 +138,13 @@ class Metrics:
         Without it a series appears at its first event, and Prometheus's `increase` misses that one.
         """
         for queue, kind in handlers:
-            self._find_started(queue, kind)
+            labels = self._labels.admit(queue, kind)
+            self._started.labels(*labels)
+            self._wait.observe(labels, ())
             for outcome in ("succeeded", "failed"):
-                self._find_finished(queue, kind, outcome)
-            self._dead.labels(*self._labels.admit(queue, kind))
+                self._finished.labels(*labels, outcome)
+            self._run.observe(labels, ())
+            self._dead.labels(*labels)
 
     def render(
         self, depths: Sequence[Depth] | None, gauges: Mapping[str, float], *, accept: str = ""
@@ -165,48 +164,32 @@ class Metrics:
         return encode(page), content_type
 
     def _job_enqueued(self, event: JobEnqueued) -> None:
-        count = self._enqueued_by.get((event.queue, event.kind))
-        if count is None:
-            labels = self._labels.admit(event.queue, event.kind)
-            count = self._enqueued_by.setdefault(labels, self._enqueued.labels(*labels).inc)
-        count(event.count)
+        self._enqueued.labels(*self._labels.admit(event.queue, event.kind)).inc(event.count)
 
-    def _job_started(self, event: JobStarted) -> None:
-        series = self._started_by.get((event.queue, event.kind))
-        started, wait = series if series is not None else self._find_started(event.queue, event.kind)
-        started.inc()
-        wait.observe(event.wait_seconds if event.wait_seconds > 0 else 0.0)
+    def _jobs_started(self, events: Sequence[JobStarted]) -> None:
+        waits: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        for event in events:
+            waits[event.queue, event.kind].append(event.wait_seconds)
+        for (queue, kind), seconds in waits.items():
+            labels = self._labels.admit(queue, kind)
+            self._started.labels(*labels).inc(len(seconds))
+            self._wait.observe(labels, seconds)
 
-    def _job_finished(self, event: JobFinished) -> None:
-        series = self._finished_by.get((event.queue, event.kind, event.outcome))
-        if series is None:
-            series = self._find_finished(event.queue, event.kind, event.outcome)
-        finished, run = series
-        finished.inc()
-        if event.outcome != "unknown_kind":  # it never ran
-            run.observe(event.run_seconds)
-        if event.state == "dead":
-            self._dead.labels(*self._labels.admit(event.queue, event.kind)).inc()
+    def _jobs_finished(self, events: Sequence[JobFinished]) -> None:
+        runs: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
+        for event in events:
+            runs[event.queue, event.kind, event.outcome].append(event.run_seconds)
+            if event.state == "dead":
+                self._dead.labels(*self._labels.admit(event.queue, event.kind)).inc()
+        for (queue, kind, outcome), seconds in runs.items():
+            labels = self._labels.admit(queue, kind)
+            self._finished.labels(*labels, outcome if outcome in OUTCOME_NAMES else OTHER).inc(len(seconds))
+            # A job of an unknown kind never ran.
+            self._run.observe(labels, () if outcome == "unknown_kind" else seconds)
 
     def _jobs_rescued(self, event: JobsRescued) -> None:
         self._rescued.inc(event.count)
         self._crashed.inc(event.dead)
-
-    def _find_started(self, queue: str, kind: str) -> tuple[Counter, Histogram]:
-        labels = self._labels.admit(queue, kind)
-        series = self._started_by.get(labels)
-        if series is None:
-            series = self._started_by[labels] = (self._started.labels(*labels), self._wait.labels(*labels))
-        return series
-
-    def _find_finished(self, queue: str, kind: str, outcome: str) -> tuple[Counter, Histogram]:
-        labels = self._labels.admit(queue, kind)
-        outcome = outcome if outcome in OUTCOME_NAMES else OTHER
-        series = self._finished_by.get((*labels, outcome))
-        if series is None:
-            series = self._finished.labels(*labels, outcome), self._run.labels(*labels)
-            self._finished_by[*labels, outcome] = series
-        return series
 
 
 class _Page(Collector):

@@ -41,6 +41,15 @@ class Handler:
     runs_in: RunsIn
     binding: Binding
 
+    @property
+    def task_name(self) -> str:
+        """What the tasks that run it are called."""
+        return self.binding.task_name
+
+    def takes_context(self, resources: Mapping[type, Any]) -> bool:
+        """Whether it wants to be given its run's context. Raises HandlerError, as `bind` does."""
+        return self.binding.takes_context(resources)
+
     def prepare(self, resource_types: Collection[type]) -> None:
         """Raise the HandlerError that the first run would: call it when all modules are imported."""
         self.binding.prepare(resource_types)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,9 @@ from jobd.job import Claimed, Enqueued, FinishedRun, JobState, NewJob
 
 BLOCKS = sql.blocks("lifecycle")
 READING = sql.blocks("reading")
+
+_TURN = attrgetter("deadline_at", "id")
+_PRIORITY = attrgetter("priority")
 
 
 class Store:
@@ -95,22 +99,36 @@ class Store:
             suspect_from,
             now,
         )
-        claims = [Claimed(**row) for row in rows]
-        claims.sort(key=lambda claim: (-claim.priority, claim.deadline_at, claim.id))
+        claims = [Claimed._make(row) for row in rows]
+        # RETURNING keeps no order. Sorts are stable, so the most significant key comes last.
+        claims.sort(key=_TURN)
+        if len({claim.priority for claim in claims}) > 1:
+            claims.sort(key=_PRIORITY, reverse=True)
         return claims
 
     async def progress(self, id: UUID, claim_no: int, progress: str) -> bool:
         """Record how far a run is; False when the claim is lost."""
         return bool(await self.door.fetch(BLOCKS["progress"], id, claim_no, progress))
 
-    async def finish(
-        self, runs: Sequence[FinishedRun], *, now: datetime | None = None
-    ) -> dict[UUID, JobState]:
-        """Record how runs ended; return the state that each job got, for those whose claim was still ours.
+    async def succeed(self, runs: Sequence[FinishedRun], *, now: datetime | None = None) -> set[UUID]:
+        """Record runs that succeeded; return the ids whose claim was not ours any more, usually none.
 
         Between our last beat and this call another daemon may have rescued a job and a worker
         claimed it again. That run is the one that counts: the caller reports ours as stale and must
         not retry the write.
+        """
+        ids = [run.id for run in runs]
+        (row,) = await self.door.fetch(
+            BLOCKS["succeed"], ids, [run.claim_no for run in runs], [run.result for run in runs], now
+        )
+        return set() if row["count"] == len(ids) else set(ids).difference(row["ids"] or ())
+
+    async def finish(
+        self, runs: Sequence[FinishedRun], *, now: datetime | None = None
+    ) -> dict[UUID, JobState]:
+        """Record how runs ended that did not succeed, for those whose claim was still ours, as above.
+
+        Returns the state that each job got: a cancel request may have turned it.
         """
         rows = await self.door.fetch(
             BLOCKS["finish"],
@@ -120,7 +138,6 @@ class Store:
             [run.reason for run in runs],
             [run.delay for run in runs],
             [run.unburned for run in runs],
-            [run.result for run in runs],
             [run.error for run in runs],
             now,
         )

@@ -1,6 +1,6 @@
 """Exactly-once effects: a handler's writes and the fenced end of its run in one transaction.
 
-    begin -- the handler's writes -- finish (fenced by claim_no) -- commit
+    begin -- the handler's writes -- succeed (fenced by claim_no) -- commit
                |                        |                             |
                raise: roll back         no row: the claim is lost,    answer lost: pg_xact_status
                                         roll back, ClaimLost          decides
@@ -41,9 +41,9 @@ class Inside:
 
 @contextlib.asynccontextmanager
 async def effect(
-    pool: Pool, verdict: Callable[[], FinishedRun], *, on_commit: Callable[[], None]
+    pool: Pool, success: Callable[[], FinishedRun], *, on_commit: Callable[[], None]
 ) -> AsyncIterator[Any]:
-    """A transaction whose end also ends the run as `verdict()` says, asked when the block is done.
+    """A transaction whose end is also that of the run; `success()` says what to record, when all is done.
 
     `on_commit` is called once that is durable. Raises ClaimLost, with everything rolled back, when
     the claim is not ours any more.
@@ -54,8 +54,7 @@ async def effect(
             await transaction.start()
         try:
             yield connection
-            ending = verdict()
-            xid = await _record(connection, ending, pool)
+            xid = await _record(connection, success(), pool)
         except BaseException:
             with contextlib.suppress(Exception):
                 await transaction.rollback()
@@ -75,11 +74,11 @@ async def _record(connection: Any, ending: FinishedRun, pool: Pool) -> str:
         xid = await connection.fetchval("select pg_current_xact_id()::text")
     try:
         async with connection.transaction():
-            recorded = await Store(Inside(connection)).finish([ending])
+            lost = await Store(Inside(connection)).succeed([ending])
     except PartitionMissing:
         await Fleet(pool).ensure_partitions()
-        recorded = await Store(Inside(connection)).finish([ending])
-    if ending.id not in recorded:
+        lost = await Store(Inside(connection)).succeed([ending])
+    if lost:
         raise ClaimLost(ending.id, ending.claim_no)
     return str(xid)
 

@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 from jobd.door import Executes
 from jobd.ids import uuid7
-from jobd.job import Claimed, NewJob
+from jobd.job import Claimed, FinishedRun, JobState, NewJob
 from jobd.sql import Block
+from jobd.store import Store
 
 SECOND = timedelta(seconds=1)
 LEASE = timedelta(seconds=30)
@@ -147,3 +149,13 @@ async def _insert(door: Executes, table: str, row: dict[str, Any]) -> None:
 
 def _plain(value: object) -> object:
     return f"{value.total_seconds()} seconds" if isinstance(value, timedelta) else str(value)
+
+
+async def end_runs(
+    store: Store, runs: Sequence[FinishedRun], *, now: datetime | None = None
+) -> dict[UUID, JobState]:
+    """Record runs, however they ended; return the state that each job got whose claim was still ours."""
+    succeeded = [run for run in runs if run.state is JobState.SUCCEEDED]
+    lost = await store.succeed(succeeded, now=now) if succeeded else set()
+    states = {run.id: run.state for run in succeeded if run.id not in lost}
+    return states | await store.finish([run for run in runs if run not in succeeded], now=now)

@@ -9,19 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
-from jobd.engine.holdings import Run
+from jobd.engine.holdings import Context, Run
 from jobd.engine.processes import Processes
 from jobd.registry import Handler, Middleware
-
-
-class Context(Protocol):
-    """What the engine needs of the context that handlers see."""
-
-    def ask_to_stop(self) -> None: ...
 
 
 class Caller:
@@ -41,48 +35,44 @@ class Caller:
         self._middlewares = middlewares
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="jobd-handler")
         self._processes = Processes(limit=processes)
-        self._contexts: dict[Run, Context] = {}
         self._in_threads: dict[Run, Future[Any]] = {}
 
-    async def call(self, run: Run, handler: Handler, *, timeout: float) -> Any:
-        """Run the handler with its middleware; return or raise what it does. Raises PayloadError."""
-        context = self._make_context(run, handler, timeout)
-        arguments, keywords = handler.bind(context, json.loads(run.claim.payload), self._resources)
-        self._contexts[run] = context
-        try:
-            if not self._middlewares:
-                return await self._invoke(run, handler, arguments, keywords)
-            return await self._through(0, context, lambda: self._invoke(run, handler, arguments, keywords))
-        finally:
-            del self._contexts[run]
+    def call(self, run: Run, handler: Handler, *, timeout: float) -> Awaitable[Any]:
+        """What to await for the handler's end, with its middleware around it. Raises PayloadError."""
+        if self._middlewares or handler.takes_context(self._resources):
+            run.context = self._make_context(run, handler, timeout)
+        arguments, keywords = handler.bind(run.context, json.loads(run.claim.payload), self._resources)
+        if self._middlewares:
+            return self._through(0, run.context, lambda: self._invoke(run, handler, arguments, keywords))
+        return self._invoke(run, handler, arguments, keywords)
 
     async def _through(self, depth: int, context: Any, innermost: Callable[[], Any]) -> Any:
         if depth == len(self._middlewares):
             return await innermost()
         return await self._middlewares[depth](context, lambda: self._through(depth + 1, context, innermost))
 
-    async def _invoke(
+    def _invoke(
         self, run: Run, handler: Handler, arguments: tuple[Any, ...], keywords: dict[str, Any]
-    ) -> Any:
+    ) -> Awaitable[Any]:
         match handler.runs_in:
             case "loop":
-                return await handler.function(*arguments, **keywords)
+                return handler.function(*arguments, **keywords)  # type: ignore[no-any-return]
             case "process":
-                return await self._processes.run(handler.function, arguments, keywords)
+                return self._processes.run(handler.function, arguments, keywords)
             case "thread":
-                inherited = contextvars.copy_context()
-                future = self._threads.submit(inherited.run, _plainly, handler.function, arguments, keywords)
-                self._in_threads[run] = future
-                try:
-                    return await asyncio.wrap_future(future)
-                finally:
-                    if future.done():
-                        self._in_threads.pop(run, None)
+                return self._in_thread(run, handler, arguments, keywords)
 
-    def ask_to_stop(self, run: Run) -> None:
-        """Let a handler that looks at its context know."""
-        if (context := self._contexts.get(run)) is not None:
-            context.ask_to_stop()
+    async def _in_thread(
+        self, run: Run, handler: Handler, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Any:
+        inherited = contextvars.copy_context()
+        future = self._threads.submit(inherited.run, _plainly, handler.function, arguments, keywords)
+        self._in_threads[run] = future
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            if future.done():
+                self._in_threads.pop(run, None)
 
     def in_thread(self, run: Run) -> bool:
         """Whether the handler is in a thread now, where it cannot be stopped."""

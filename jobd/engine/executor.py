@@ -1,42 +1,36 @@
-"""Runs handlers: start, call, judge, close; and stop, for whoever has a reason.
+"""Runs handlers: hold, begin, call, close; and stop, for whoever has a reason.
 
-Each run is one task and at most two timers. Whatever a handler does (return, raise, exit, swallow a
-cancellation, never come back) ends as one outcome, and `lifecycle.judge` turns that into what is
-written. A slot is free when the handler has ended, not when its end is durable.
+Each run is one task. Whatever a handler does (return, raise, exit, swallow a cancellation, never come
+back) ends as one outcome, and its verdict goes to the finisher. A slot is free when the handler has
+ended, not when its end is durable.
 
-    start -> call -> judge -> close -> finisher
-      stop(why): the task is cancelled; if it does not end within a grace it is abandoned: the run
-      is closed without it and a coroutine's slot is free again; a thread keeps its slot while it lives,
-      and at a shutdown or a fence its job too
+    start -> (hold until a slot is free) -> begin -> call -> close -> finisher
+      stop(why): a run that is held is closed; the task of one that began is cancelled; if it does not
+      end within a grace it is abandoned: the run is closed without it and a coroutine's slot is free
+      again; a thread keeps its slot while it lives, and at a shutdown or a fence its job too
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import random
-from collections import Counter
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
 
 from jobd import lifecycle as life
-from jobd.backoff import Backoff
 from jobd.engine.calling import Caller
 from jobd.engine.finisher import Finisher
-from jobd.engine.holdings import Holdings, Run, Stop
-from jobd.errors import ClaimLost
-from jobd.events import Events, JobStarted, LateResult, UnknownKind
+from jobd.engine.holdings import GENTLE, Holdings, Run, Stop
+from jobd.engine.judging import Judge
+from jobd.engine.limits import TimeLimits
+from jobd.engine.slots import Slots
+from jobd.events import Events, JobStarted, UnknownKind
 from jobd.job import CURRENT, Claimed
-from jobd.outcomes import Cancel, Discard, RetryAfter, Snooze
-from jobd.payload import encode_result
 from jobd.registry import Handler, Registry
-from jobd.storable import encode_error, storable_text
 
 ABANDON_GRACE = 5.0
-# A thread that is stopped for these is asked to end, and waited for.
-GENTLE = (Stop.SHUTDOWN, Stop.FENCE)
-MAX_REASON = 500
+# A claim that waited this long for a slot goes back: an idle worker may take it.
+HOLD_LIMIT = 0.5
 
 
 class Executor:
@@ -49,14 +43,9 @@ class Executor:
         caller: Caller,
         finisher: Finisher,
         holdings: Holdings,
+        slots: Slots,
+        judge: Judge,
         events: Events,
-        concurrency: int,
-        suspect_from: int,
-        queue_limits: Mapping[str, int],
-        default_timeout: timedelta,
-        default_max_attempts: int,
-        max_result: int,
-        rng: random.Random,
         freed: Callable[[], None],
     ) -> None:
         """`freed` is called whenever a slot came free."""
@@ -64,66 +53,50 @@ class Executor:
         self._caller = caller
         self._finisher = finisher
         self._holdings = holdings
+        self._judge = judge
         self._events = events
-        # Not in a task group: one handler that swallows its cancellation would hold the whole group.
-        self._tasks: set[asyncio.Task[life.Outcome]] = set()
-        self._concurrency = concurrency
-        self._queue_limits = queue_limits
-        self._default_timeout = default_timeout
-        self._default_max_attempts = default_max_attempts
-        self._default_backoff = Backoff()
-        self._max_result = max_result
-        self._rng = rng
         self._freed = freed
-        self._busy_queues: Counter[str] = Counter()
-        self._busy_kinds: Counter[str] = Counter()
-        self.busy = 0
-        # Jobs that one more crash would end run one at a time: see docs/decisions/0006.
-        self.suspect_from = suspect_from
-        self.suspects = 0
+        self._limits = TimeLimits(over=lambda run: self.stop(run, Stop.TIMEOUT))
+        self._held: deque[Run] = deque()
+        # Not in a task group: one handler that swallows its cancellation would hold the whole group.
+        self._going: set[Run] = set()
+        self._filling = False
+        self._looking = False
+        self.slots = slots
         # Handlers that swallowed their cancellation and run on without a slot.
         self.abandoned = 0
 
     @property
-    def free(self) -> int:
-        """How many more runs may start."""
-        return self._concurrency - self.busy
+    def busy(self) -> int:
+        """How many handlers run in a slot."""
+        return self.slots.busy
 
-    def room(self, queue: str) -> int:
-        """How many more runs of this queue may start."""
-        limit = self._queue_limits.get(queue)
-        return self.free if limit is None else min(self.free, limit - self._busy_queues[queue])
+    def start(self, claims: Sequence[Claimed]) -> None:
+        """Begin runs in this order as slots are free; give back what has no handler or, after all, no room.
 
-    def kind_room(self, handler: Handler) -> int | None:
-        """How many more runs of this kind may start; None: it has no limit of its own."""
-        return None if handler.concurrency is None else handler.concurrency - self._busy_kinds[handler.kind]
-
-    def start(self, claim: Claimed) -> None:
-        """Begin a run, or give the claim back when there is no handler or, after all, no slot for it."""
-        run = Run(claim)
-        self._holdings.add(run)
-        handler = self._registry.get(claim.kind)
-        if handler is None:
-            self._events.emit(UnknownKind(claim.kind, claim.queue))
-            run.active = False
-            self._close(run, None, life.KindUnknown())
-            return
-        room = self.kind_room(handler)
-        if (room is not None and room <= 0) or self.room(claim.queue) <= 0:
-            run.active = False
-            self._close(run, handler, life.Interrupted("no slot was free"))
-            return
-        self._take_slot(run)
-        if self._events.wants(JobStarted):
-            waited = (claim.claimed_at - max(claim.run_at, claim.created_at)).total_seconds()
-            self._events.emit(JobStarted(claim.id, claim.kind, claim.queue, claim.attempt, max(waited, 0.0)))
-        seconds = self._seconds(claim, handler)
-        loop = asyncio.get_running_loop()
-        run.timers.append(loop.call_later(seconds, self.stop, run, Stop.TIMEOUT))
-        task = loop.create_task(self._execute(run, handler, seconds), name=f"jobd:{claim.kind}")
-        self._tasks.add(task)
-        task.add_done_callback(lambda task: self._handler_ended(run, handler, task))
-        run.task = task
+        What comes beyond the free slots is held.
+        """
+        for claim in claims:
+            handler = self._registry.get(claim.kind)
+            run = Run(claim, handler)
+            self._holdings.add(run)
+            if handler is None:
+                self._events.emit(UnknownKind(claim.kind, claim.queue))
+                self._close(run, life.KindUnknown())
+            elif not self.slots.admits(claim, handler):
+                self._close(run, life.NotStarted())
+            else:
+                self.slots.take(claim)
+                self.slots.held += 1
+                self._held.append(run)
+        if claims:
+            # A job that was there when a worker died may be why: nothing shall wait here beside it.
+            crashed = any(claim.crashes for claim in claims)
+            self.slots.prefetch.expect(() if crashed else {claim.kind for claim in claims})
+        self._fill()
+        if self._held and not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_later(HOLD_LIMIT / 2, self._look_at_held)
 
     def stop(self, run: Run, why: Stop) -> None:
         """Stop a run; the first reason counts, but a lost claim overrides it."""
@@ -133,163 +106,148 @@ class Executor:
         ):
             return
         run.stop = why
-        self._caller.ask_to_stop(run)
+        if run.task is None:
+            self._let_go(run, life.NotStarted() if why in GENTLE else self._cancelled(run))
+            return
+        if run.context is not None:
+            run.context.ask_to_stop()
         if why in GENTLE and self._caller.in_thread(run):
             # It goes on whatever we do: until it ends, or the process does, nobody else may run its job.
             return
-        if run.task is not None and not run.task.done():
+        if not run.task.done():
             run.task.cancel()
-            loop = asyncio.get_running_loop()
-            run.timers.append(loop.call_later(ABANDON_GRACE, self._abandon, run))
+            if run.entered:
+                self._limits.clear(run)
+                run.timer = asyncio.get_running_loop().call_later(ABANDON_GRACE, self._abandon, run)
+            else:  # its code will never be entered
+                self._handler_ended(run, self._cancelled(run))
 
     def stop_all(self, why: Stop) -> None:
-        """Stop every run that is going on."""
-        for run in self._holdings.runs():
-            if run.active:
-                self.stop(run, why)
+        """Stop every run that is going on or waits for a slot."""
+        for run in [*self._held, *self._going]:
+            self.stop(run, why)
+
+    def give_back_held(self) -> None:
+        """Hand back what waits for a slot: nothing more shall begin."""
+        for run in list(self._held):
+            self.stop(run, Stop.SHUTDOWN)
 
     def leave(self) -> None:
         """Hand back the jobs whose threads go on: the process is about to end."""
-        for run in self._holdings.runs():
+        for run in list(self._going):
             if run.active and not run.closed and run.task is not None:
                 run.task.cancel()
 
-    async def _execute(self, run: Run, handler: Handler, seconds: float) -> life.Outcome:
-        """Call the handler; whatever happens is an outcome, so that no handler can end the daemon."""
-        CURRENT.set(run.claim)
-        try:
-            result = await self._caller.call(run, handler, timeout=seconds)
-        except BaseException as error:  # also SystemExit, KeyboardInterrupt and cancellation
-            try:
-                return self._outcome_of(run, error, seconds)
-            except Exception as broken:  # a Snooze, say, whose subclass left its fields out
-                return self._failed(run, broken)
-        if run.stop is Stop.LOST:
-            return life.Lost()
-        if run.recorded:
-            if result is not None:
-                self._events.emit(self._late(run, "returned a result; use ctx.set_result"))
-            return life.Recorded()
-        if result is None:
-            return life.Succeeded()
-        text, _changed = encode_result(result, max_bytes=self._max_result)
-        return life.Succeeded(text)
+    def _fill(self) -> None:
+        """Begin what is held while slots are free."""
+        self._filling = False
+        held, slots = self._held, self.slots
+        begun = []
+        while held and slots.busy < slots.total:
+            run = held.popleft()
+            if not run.closed:
+                slots.held -= 1
+                self._begin(run)
+                begun.append(run.claim)
+        if begun and self._events.wants(JobStarted):
+            self._events.emit_all([_started(claim) for claim in begun])
 
-    def _outcome_of(self, run: Run, error: BaseException, seconds: float) -> life.Outcome:
-        if run.stop is Stop.LOST or isinstance(error, ClaimLost):
-            return life.Lost()
-        if run.recorded:
-            if not isinstance(error, asyncio.CancelledError):
-                summary = self._failed(run, error).summary
-                self._events.emit(self._late(run, f"raised {summary} after its end"))
-            return life.Recorded()
-        match error:
-            case Snooze():
-                return life.Snoozed(error.delay, storable_text(error.reason, max_chars=MAX_REASON))
-            case Cancel() if run.stop not in GENTLE:  # else it is what `raise_if_cancelled` raised
-                return life.Cancelled(storable_text(error.reason, max_chars=MAX_REASON))
-            case Discard():
-                return life.Discarded(storable_text(error.reason, max_chars=MAX_REASON))
-        match run.stop:
-            case Stop.CANCEL:
-                return life.Cancelled(Stop.CANCEL.value)
-            case Stop.SHUTDOWN | Stop.FENCE:
-                return life.Interrupted(run.stop.value)
-            case Stop.TIMEOUT:
-                late = TimeoutError(f"the handler did not end within {seconds:g} s")
-                return life.TimedOut(json.dumps(self._error(run, late)), str(late))
-        return self._failed(run, error, error.delay if isinstance(error, RetryAfter) else None)
-
-    def _late(self, run: Run, detail: str) -> LateResult:
-        return LateResult(run.claim.id, run.claim.kind, run.claim.queue, run.claim.attempt, detail)
-
-    def _failed(self, run: Run, error: BaseException, delay: timedelta | None = None) -> life.Failed:
-        written = self._error(run, error)
-        return life.Failed(
-            json.dumps(written), f"{written['type']}: {written['message']}"[:MAX_REASON], delay
+    def _begin(self, run: Run) -> None:
+        handler = run.handler
+        assert handler is not None
+        self.slots.busy += 1
+        run.holds_slot = run.active = True
+        run.started = time.monotonic()
+        seconds = self._judge.seconds(run.claim, handler)
+        self._limits.set(run, seconds)
+        self._going.add(run)
+        run.task = asyncio.get_running_loop().create_task(
+            self._execute(run, handler, seconds), name=handler.task_name
         )
 
-    def _handler_ended(self, run: Run, handler: Handler, task: asyncio.Task[life.Outcome]) -> None:
-        self._tasks.discard(task)
+    async def _execute(self, run: Run, handler: Handler, seconds: float) -> None:
+        """Call the handler; whatever happens is an outcome, so that no handler can end the daemon."""
+        run.entered = True
+        CURRENT.set(run.claim)
+        try:
+            outcome = self._judge.returned(run, await self._caller.call(run, handler, timeout=seconds))
+        except BaseException as error:
+            outcome = self._judge.raised(run, error, seconds=seconds)
+        self._handler_ended(run, outcome)
+
+    def _handler_ended(self, run: Run, outcome: life.Outcome) -> None:
+        self._going.discard(run)
         run.active = self._caller.still_in_thread(run, lambda: self._release_slot(run))
         if not run.active:
+            # What the handler kept there goes with it.
+            run.context = None
             self._release_slot(run)
-        if task.cancelled():
-            # Cancelled before its first step: the wrapper never ran.
-            self._close(run, handler, self._outcome_of(run, asyncio.CancelledError(), 0.0))
-        elif (bug := task.exception()) is not None:
-            self._close(run, handler, self._failed(run, bug))
-        else:
-            self._close(run, handler, task.result())
+        self._close(run, outcome)
 
     def _abandon(self, run: Run) -> None:
         """The handler swallowed its cancellation: end the run without it."""
-        handler = self._registry.get(run.claim.kind)
-        if run.closed or handler is None or run.task is None or run.task.done():
+        if run.closed or run.task is None or run.task.done():
             return
-        outcome = self._outcome_of(run, asyncio.CancelledError(), self._seconds(run.claim, handler))
         self._release_slot(run)
         self.abandoned += 1
         run.task.add_done_callback(self._came_back)
-        self._close(run, handler, outcome)
+        self._close(run, self._cancelled(run))
 
-    def _came_back(self, _: asyncio.Task[Any]) -> None:
+    def _came_back(self, _: asyncio.Task[None]) -> None:
         self.abandoned -= 1
 
-    def _close(self, run: Run, handler: Handler | None, outcome: life.Outcome) -> None:
+    def _cancelled(self, run: Run) -> life.Outcome:
+        seconds = 0.0 if run.handler is None else self._judge.seconds(run.claim, run.handler)
+        return self._judge.raised(run, asyncio.CancelledError(), seconds=seconds)
+
+    def _look_at_held(self) -> None:
+        """Give back what has waited too long."""
+        late = time.monotonic() - HOLD_LIMIT
+        for run in self._held:
+            if run.started < late:
+                self._let_go(run, life.NotStarted())
+        self._held = deque(run for run in self._held if not run.closed)
+        self._looking = bool(self._held)
+        if self._looking:
+            asyncio.get_running_loop().call_later(HOLD_LIMIT / 2, self._look_at_held)
+
+    def _let_go(self, run: Run, outcome: life.Outcome) -> None:
+        """End a run that never began. Who fills slots finds it closed."""
+        if not run.closed:
+            self.slots.held -= 1
+            self.slots.give_back(run.claim)
+            self._close(run, outcome)
+
+    def _close(self, run: Run, outcome: life.Outcome) -> None:
         """Give the verdict, once."""
         if run.closed:
             return
         run.closed = True
-        for timer in run.timers:
-            timer.cancel()
-        verdict = life.judge(
-            run.claim,
-            outcome,
-            backoff=self._backoff(run.claim, handler),
-            max_attempts=run.claim.max_attempts
-            or (handler.max_attempts if handler else None)
-            or self._default_max_attempts,
-            rng=self._rng,
-        )
+        self._limits.clear(run)
+        verdict = self._judge.verdict(run, outcome)
         if verdict is None:
             self._finisher.skip(run, life.OUTCOMES[type(outcome)])
         else:
             self._finisher.put(run, verdict, life.OUTCOMES[type(outcome)])
-
-    def _take_slot(self, run: Run) -> None:
-        self.busy += 1
-        self._busy_queues[run.claim.queue] += 1
-        self._busy_kinds[run.claim.kind] += 1
-        self.suspects += run.claim.crashes >= self.suspect_from
-        run.holds_slot = True
 
     def _release_slot(self, run: Run) -> None:
         if not run.holds_slot:
             return
         run.holds_slot = False
         run.active = False
-        self.busy -= 1
-        self._busy_queues[run.claim.queue] -= 1
-        self._busy_kinds[run.claim.kind] -= 1
-        self.suspects -= run.claim.crashes >= self.suspect_from
+        self.slots.busy -= 1
+        self.slots.give_back(run.claim)
+        self.slots.prefetch.learn(run.claim.kind, time.monotonic() - run.started)
+        if not self._filling:
+            # Not at once: the slots of all handlers that end in this turn of the loop are filled together.
+            self._filling = True
+            asyncio.get_running_loop().call_soon(self._fill_and_tell)
+
+    def _fill_and_tell(self) -> None:
+        self._fill()
         self._freed()
 
-    def _seconds(self, claim: Claimed, handler: Handler) -> float:
-        """The time limit of one attempt; policy `drop` also ends it at the deadline."""
-        seconds = (claim.timeout or handler.timeout or self._default_timeout).total_seconds()
-        if claim.deadline_policy == "drop" and claim.delay_tolerance is not None:
-            left = (claim.deadline_at - claim.claimed_at).total_seconds()
-            seconds = min(seconds, max(left, 0.0))
-        return seconds
 
-    def _backoff(self, claim: Claimed, handler: Handler | None) -> Backoff:
-        if claim.backoff is not None:
-            try:
-                return Backoff.from_json(json.loads(claim.backoff))
-            except Exception:  # written by hand in SQL; the job must not suffer
-                return self._default_backoff
-        return (handler.backoff if handler else None) or self._default_backoff
-
-    def _error(self, run: Run, error: BaseException) -> dict[str, Any]:
-        return encode_error(error, attempt=run.claim.attempt, at=datetime.now(UTC))
+def _started(claim: Claimed) -> JobStarted:
+    waited = (claim.claimed_at - max(claim.run_at, claim.created_at)).total_seconds()
+    return JobStarted(claim.id, claim.kind, claim.queue, claim.attempt, max(waited, 0.0))

@@ -1,7 +1,8 @@
 """Makes the ends of runs durable, in batches that grow only while a write is under way.
 
 A flush starts as soon as none is in flight: when idle, a job's end is written at once; when busy,
-the next batch collects while this one is being written. A verdict is kept until the database has
+the next batch collects while this one is being written. Runs that succeeded, nearly all, go apart
+from the others, in the cheaper statement. A verdict is kept until the database has
 answered for it, through any outage. One bad row never holds up the others: a batch that is refused
 is halved until the culprit stands alone, and that one is stored in a form that is always storable.
 """
@@ -14,9 +15,10 @@ import json
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
+from uuid import UUID
 
 from jobd.engine.holdings import Holdings, Run
 from jobd.engine.recovery import Recovery
@@ -24,6 +26,7 @@ from jobd.errors import JobdError, PartitionMissing, Refused, Transient
 from jobd.events import EndRefused, Events, JobFinished, RunStale
 from jobd.fleet import Fleet
 from jobd.job import FinishedRun, JobState
+from jobd.lifecycle import OUTCOMES, NotStarted
 from jobd.store import Store
 
 T = TypeVar("T")
@@ -31,6 +34,8 @@ T = TypeVar("T")
 BATCH_ROWS = 500
 BATCH_BYTES = 4 * 1024 * 1024
 TRANSIENT_TRIES = 20
+# Nothing began, so nobody is told that it ended.
+NOT_STARTED = OUTCOMES[NotStarted]
 
 
 @dataclass(slots=True)
@@ -64,7 +69,8 @@ class Finisher:
         self._events = events
         self._recovery = Recovery("finisher", events=events, rng=rng)
         self._durable = durable
-        self._pending: deque[Ending] = deque()
+        self._successes: deque[Ending] = deque()
+        self._others: deque[Ending] = deque()
         self._writing = 0
         self._filled = asyncio.Event()
         self._empty = asyncio.Event()
@@ -72,13 +78,15 @@ class Finisher:
 
     def __len__(self) -> int:
         """How many verdicts are not durable yet."""
-        return len(self._pending) + self._writing
+        return len(self._successes) + len(self._others) + self._writing
 
     def put(self, run: Run, verdict: FinishedRun, outcome: str) -> None:
         """Take a verdict; it is kept until it is durable."""
-        self._pending.append(Ending(run, verdict, outcome, time.monotonic() - run.started))
-        self._empty.clear()
-        self._filled.set()
+        pending = self._successes if verdict.state is JobState.SUCCEEDED else self._others
+        pending.append(Ending(run, verdict, outcome, time.monotonic() - run.started))
+        if not self._filled.is_set():
+            self._empty.clear()
+            self._filled.set()
 
     def skip(self, run: Run, outcome: str) -> None:
         """Let go of a run of which nothing is written: its end is durable already, or its claim is lost."""
@@ -106,47 +114,42 @@ class Finisher:
         """Write until cancelled."""
         while True:
             await self._filled.wait()
-            while self._pending:
-                batch = self._take()
-                self._writing = len(batch)
-                try:
-                    await self._write(batch)
-                except BaseException:
-                    self._pending.extendleft(reversed(batch))
-                    raise
-                finally:
-                    self._writing = 0
+            while self._successes or self._others:
+                for pending in (self._successes, self._others):
+                    if pending:
+                        await self._flush(pending)
                 self._durable()
             self._filled.clear()
             self._empty.set()
 
-    def _take(self) -> list[Ending]:
-        batch = [self._pending.popleft()]
-        size = batch[0].verdict.size
-        while self._pending and len(batch) < BATCH_ROWS:
-            size += self._pending[0].verdict.size
-            if size > BATCH_BYTES:
-                break
-            batch.append(self._pending.popleft())
-        return batch
+    async def _flush(self, pending: deque[Ending]) -> None:
+        batch = _take(pending)
+        self._writing = len(batch)
+        try:
+            await self._write(batch)
+        except BaseException:
+            pending.extendleft(reversed(batch))
+            raise
+        finally:
+            self._writing = 0
 
     async def _write(self, batch: Sequence[Ending]) -> None:
-        """Make a batch durable, whatever it takes."""
-        verdicts = [ending.verdict for ending in batch]
+        """Make a batch durable, whatever it takes: all of them successes, or none."""
         try:
-            states = await self._persist(lambda: self._store.finish(verdicts), batch)
+            states = await self._persist(lambda: self._states_of(batch), batch)
         except Refused as refusal:
             await self._write_apart(batch, refusal)
             return
-        missing = []
-        for ending in batch:
-            state = states.get(ending.verdict.id)
-            if state is None:
-                missing.append(ending)
-            else:
-                self._ended(ending, state)
-        if missing:
+        if missing := self._ended(batch, states):
             await self._look_again(missing)
+
+    async def _states_of(self, batch: Sequence[Ending]) -> Mapping[UUID, JobState | None]:
+        """Write a batch; return the state of each job that is not what its verdict says: None, not ours."""
+        verdicts = [ending.verdict for ending in batch]
+        if verdicts[0].state is JobState.SUCCEEDED:
+            return dict.fromkeys(await self._store.succeed(verdicts))
+        states = await self._store.finish(verdicts)
+        return {verdict.id: states.get(verdict.id) for verdict in verdicts}
 
     async def _look_again(self, missing: Sequence[Ending]) -> None:
         """Tell why these ids did not come back; what is still ours lost a race and is written again."""
@@ -158,7 +161,7 @@ class Finisher:
                 again.append(ending)
             elif ending.tries:
                 # An earlier flush lost its answer: most likely that one ended the job.
-                self._ended(ending, ending.verdict.state)
+                self._ended([ending], {})
             else:
                 self._holdings.drop(ending.run)
                 claim = ending.run.claim
@@ -212,8 +215,7 @@ class Finisher:
             "ascii", "replace"
         ).decode()
         error = {"type": "Refused", "message": note, "attempt": ending.run.claim.attempt}
-        ending.verdict = replace(
-            ending.verdict,
+        ending.verdict = ending.verdict._replace(
             reason=note[:500],
             result=None if ending.verdict.result is None else json.dumps({"lost": note}),
             error=json.dumps(error),
@@ -221,19 +223,43 @@ class Finisher:
         ending.bare = True
         await self._write([ending])
 
-    def _ended(self, ending: Ending, state: JobState) -> None:
-        self._holdings.drop(ending.run)
-        if self._events.wants(JobFinished):
-            claim = ending.run.claim
-            self._events.emit(
-                JobFinished(
-                    claim.id,
-                    claim.kind,
-                    claim.queue,
-                    claim.attempt,
-                    state.value,
-                    ending.outcome,
-                    ending.seconds,
-                    ending.verdict.reason,
+    def _ended(self, batch: Sequence[Ending], states: Mapping[UUID, JobState | None]) -> list[Ending]:
+        """These are durable, as their verdicts or `states` say; return those that were not ours."""
+        missing = []
+        told = []
+        wanted = self._events.wants(JobFinished)
+        for ending in batch:
+            run, verdict = ending.run, ending.verdict
+            state = states.get(verdict.id, verdict.state) if states else verdict.state
+            if state is None:
+                missing.append(ending)
+                continue
+            self._holdings.drop(run)
+            if wanted and ending.outcome != NOT_STARTED:
+                claim = run.claim
+                told.append(
+                    JobFinished(
+                        claim.id,
+                        claim.kind,
+                        claim.queue,
+                        claim.attempt,
+                        state.value,
+                        ending.outcome,
+                        ending.seconds,
+                        verdict.reason,
+                    )
                 )
-            )
+        self._events.emit_all(told)
+        return missing
+
+
+def _take(pending: deque[Ending]) -> list[Ending]:
+    """The next batch: as many as one flush may hold."""
+    batch = [pending.popleft()]
+    size = batch[0].verdict.size
+    while pending and len(batch) < BATCH_ROWS:
+        size += pending[0].verdict.size
+        if size > BATCH_BYTES:
+            break
+        batch.append(pending.popleft())
+    return batch

@@ -172,7 +172,9 @@ class Heartbeat:
             await self._store.release(sorted(orphaned))
         self._unheld = unheld - orphaned
         unknown = {
-            key for key in held_before & held.keys() - running if held[key].active and not held[key].recorded
+            key
+            for key in held_before & held.keys() - running
+            if (held[key].active or not held[key].closed) and not held[key].recorded
         }
         for key in unknown & self._unknown:
             self._stop_run(held[key], Stop.LOST)

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
 from enum import Enum
+from typing import Protocol
 from uuid import UUID
 
 from jobd.job import Claimed
+from jobd.registry import Handler
+
+
+class Context(Protocol):
+    """What the engine needs of the context that handlers see."""
+
+    def ask_to_stop(self) -> None: ...
 
 
 class Stop(Enum):
@@ -25,22 +32,38 @@ class Stop(Enum):
     LOST = "the claim was lost"
 
 
-@dataclass(slots=True, eq=False)
+# A thread that is stopped for these is asked to end, and waited for.
+GENTLE = (Stop.SHUTDOWN, Stop.FENCE)
+
+
 class Run:
     """One run of one claim."""
 
-    claim: Claimed
-    started: float = field(default_factory=time.monotonic)
-    task: asyncio.Task[object] | None = None
-    stop: Stop | None = None
-    # The job ended inside ctx.transaction(); nothing that happens later changes it.
-    recorded: bool = False
-    # The handler's code may still be executing, here or in a thread.
-    active: bool = True
-    # The verdict was given; whatever the handler still does is ignored.
-    closed: bool = False
-    holds_slot: bool = False
-    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    __slots__ = (
+        "active", "claim", "closed", "context", "ends_at", "entered", "handler", "holds_slot", "recorded",
+        "started", "stop", "task", "timer",
+    )  # fmt: skip
+
+    def __init__(self, claim: Claimed, handler: Handler | None = None) -> None:
+        self.claim = claim
+        self.handler = handler
+        self.started = time.monotonic()
+        self.task: asyncio.Task[None] | None = None
+        # The task took its first step: a cancellation reaches the code in it.
+        self.entered = False
+        # What the handler was given, if it asked for it.
+        self.context: Context | None = None
+        self.stop: Stop | None = None
+        # The job ended inside ctx.transaction(); nothing that happens later changes it.
+        self.recorded = False
+        # The handler's code may be executing, here or in a thread.
+        self.active = False
+        # The verdict was given; whatever the handler still does is ignored.
+        self.closed = False
+        self.holds_slot = False
+        # When the attempt's time is over, by the loop's clock, and what will tell.
+        self.ends_at = 0.0
+        self.timer: asyncio.TimerHandle | None = None
 
 
 class Holdings:

@@ -57,6 +57,7 @@ class Producer:
         self._store = store
         self._fleet = fleet
         self._executor = executor
+        self._slots = executor.slots
         self._registry = registry
         self._lease = lease
         self._queues = list(queues)
@@ -81,7 +82,7 @@ class Producer:
 
     def slot_freed(self) -> None:
         """A handler ended. Worth a claim only if the last one could have brought more."""
-        if self._rooms.hungry or self._starved:
+        if (self._rooms.hungry or self._starved) and self._slots.worth_a_claim:
             self._woken.set()
 
     def stop(self) -> None:
@@ -123,30 +124,31 @@ class Producer:
             limited_rooms=limited_rooms,
             limited_kinds=limited_kinds,
             skipped_kinds=[*full_kinds, *self._resting()],
-            suspects=0 if self._executor.suspects else 1,
-            suspect_from=self._executor.suspect_from,
+            suspects=0 if self._slots.suspects else 1,
+            suspect_from=self._slots.suspect_from,
         )
         if claims and time.monotonic() - asked_at > self._beat:
             claims = await self._still_ours(claims, worker_id)
         found = Counter(claim.queue for claim in claims)
-        for claim in claims:
-            self._executor.start(claim)
+        self._executor.start(claims)
         asked = rooms.keys() | limited_rooms.keys()
         self._rooms.learn({queue: _least(rooms, limited_rooms, queue) for queue in asked}, found)
         self._starved = (
             bool(full_kinds)
             or len(asked) < len(self._queues)
             # The next one may come when this one has ended.
-            or self._executor.suspects > 0
+            or self._slots.suspects > 0
         )
         if claims:
             # Let what was started run before the next claim, or quick jobs would wait for slow ones' claims.
             await asyncio.sleep(0)
-        if self._executor.free > 0 and (
-            (claims and self._rooms.hungry) or self._rooms.unseen(self._executor.room)
+        hungry = bool(claims) and self._rooms.hungry
+        if (hungry and self._slots.worth_a_claim) or (
+            self._slots.room > 0 and self._rooms.unseen(self._slots.queue_room)
         ):
             return True
-        return await self._announce()
+        # There is more, but nobody to run it: a slot that comes free will tell.
+        return False if hungry else await self._announce()
 
     async def _still_ours(self, claims: list[Claimed], worker_id: UUID) -> list[Claimed]:
         """Those of claims whose answer came late, to a blocked loop say, that may still be started.
@@ -176,12 +178,12 @@ class Producer:
         kind_rooms = {
             handler.kind: room
             for handler in self._registry
-            if (room := self._executor.kind_room(handler)) is not None
+            if (room := self._slots.kind_room(handler)) is not None
         }
         full = [kind for kind, room in kind_rooms.items() if room <= 0]
         limited = [kind for kind, room in kind_rooms.items() if room > 0]
         least = min((room for room in kind_rooms.values() if room > 0), default=0)
-        rooms = self._rooms.share(self._executor.free, self._executor.room)
+        rooms = self._rooms.share(self._slots.room, self._slots.queue_room)
         if not limited:
             return rooms, {}, [], full
         # Kinds with a limit come only through an entry of its own, no larger than what each still has.

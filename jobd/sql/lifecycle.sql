@@ -131,47 +131,55 @@ update jobd.jobs j set progress = $3::text::jsonb
  where j.id = $1::uuid and j.claim_no = $2::bigint
 returning j.id
 
--- name: finish (ids, claim_nos, states, reasons, delays, unburned, results, errors, now)
--- running -> succeeded | cancelled | dead | scheduled | ready.
+-- name: succeed (ids, claim_nos, results, now)
+-- running -> succeeded.
 --
--- Matches only the claims that produced these verdicts. A worker that was taken for dead and rescued gets
--- no row back for that job; its result is dropped and reported as stale. Runs that did not succeed
--- are locked first: a cancel that commits meanwhile is then seen, and ends them `cancelled`.
--- Returns each id that was still ours with the state it really got.
+-- Matches only the claims that produced these results. A worker that was taken for dead and rescued gets
+-- nothing back for that job; its result is dropped and reported as stale. Returns how many were still
+-- ours and, unless that is all of them, which.
+with gone as (
+    delete from jobd.jobs j using unnest($1::uuid[], $2::bigint[], $3::text[]) as u (id, claim_no, result)
+     where j.id = u.id and j.claim_no = u.claim_no
+    returning j, u.result, coalesce($4::timestamptz, clock_timestamp()) as at
+), kept as (
+    insert into jobd.job_history
+    select h.* from gone g, jobd.ended(g.j, 'succeeded', null, g.result::jsonb, null, g.at) h
+    returning id
+)
+select count(*) as count, case when count(*) < cardinality($1) then array_agg(id) end as ids from kept
+
+-- name: finish (ids, claim_nos, states, reasons, delays, unburned, errors, now)
+-- running -> cancelled | dead | scheduled | ready.
+--
+-- The ends of all runs that did not succeed, fenced as above. Their rows are locked first: a cancel that
+-- commits meanwhile is then seen, and ends them `cancelled`. Returns each id that was still ours with the
+-- state it really got.
 with runs as materialized (
-    select * from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::interval[], $6::bool[],
-                         $7::text[], $8::text[])
-               as u (id, claim_no, state, reason, delay, unburned, result, error)
-), back as materialized (
-    select r.id, r.claim_no, r.delay, r.unburned, r.error,
-           case when j.cancel_requested_at is null then r.state else 'cancelled' end as state,
-           case when j.cancel_requested_at is null then r.reason
-                else coalesce(j.cancel_reason, 'cancelled on request') end as reason,
-           case when j.cancel_requested_at is null then r.result end as result
-      from runs r join jobd.jobs j on j.id = r.id and j.claim_no = r.claim_no
-     where r.state <> 'succeeded'
+    select u.id, u.claim_no, u.delay, u.unburned, u.error,
+           case when j.cancel_requested_at is null then u.state else 'cancelled' end as state,
+           case when j.cancel_requested_at is null then u.reason
+                else coalesce(j.cancel_reason, 'cancelled on request') end as reason
+      from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::interval[], $6::bool[], $7::text[])
+           as u (id, claim_no, state, reason, delay, unburned, error)
+      join jobd.jobs j on j.id = u.id and j.claim_no = u.claim_no
      order by j.id
        for update of j
 ), returned as (
     update jobd.jobs j
-       set state = b.state, claim_no = j.claim_no + 1, worker_id = null, claimed_at = null, progress = null,
-           attempt = j.attempt - b.unburned::int, errors = jobd.with_error(j.errors, b.error::jsonb),
-           run_at = case when b.state = 'scheduled'
-                         then coalesce($9::timestamptz, now()) + coalesce(b.delay, '0') else j.run_at end
-      from back b
-     where j.id = b.id and j.claim_no = b.claim_no and b.state in ('scheduled', 'ready')
+       set state = r.state, claim_no = j.claim_no + 1, worker_id = null, claimed_at = null, progress = null,
+           attempt = j.attempt - r.unburned::int, errors = jobd.with_error(j.errors, r.error::jsonb),
+           run_at = case when r.state = 'scheduled'
+                         then coalesce($8::timestamptz, now()) + coalesce(r.delay, '0') else j.run_at end
+      from runs r
+     where j.id = r.id and j.claim_no = r.claim_no and r.state in ('scheduled', 'ready')
     returning j.id, j.state, case when j.state = 'ready' then jobd.wake(array[j.queue]) end
-), endings as (
-    select r.id, r.claim_no, r.state, r.reason, r.result, r.error from runs r
-     where r.state = 'succeeded'
-    union all
-    select b.id, b.claim_no, b.state, b.reason, b.result, b.error from back b where b.state not in ('scheduled', 'ready')
 ), gone as (
-    delete from jobd.jobs j using endings e where j.id = e.id and j.claim_no = e.claim_no
-    returning j, e.state, e.reason, e.result, e.error, coalesce($9::timestamptz, clock_timestamp()) as at
+    delete from jobd.jobs j using runs r
+     where j.id = r.id and j.claim_no = r.claim_no and r.state not in ('scheduled', 'ready')
+    returning j, r.state, r.reason, r.error, coalesce($8::timestamptz, clock_timestamp()) as at
 ), kept as (
     insert into jobd.job_history
-    select h.* from gone g, jobd.ended(g.j, g.state, g.reason, g.result::jsonb, g.error::jsonb, g.at) h
+    select h.* from gone g, jobd.ended(g.j, g.state, g.reason, null, g.error::jsonb, g.at) h
     returning id, state
 )
 select id, state from kept

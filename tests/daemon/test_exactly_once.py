@@ -19,7 +19,7 @@ async def test_jobs_that_insert_a_row_leave_exactly_one_each_though_workers_are_
     rng = random.Random(11)
     settings = {"crash_limit": "0", "lease": "1s", "heartbeat": "0.25s", "pool_size": "8"}
     ids = await board.jobs.enqueue_many(
-        "insert_late", [{"seconds": rng.uniform(0, 0.1)} for _ in range(COUNT)]
+        "insert_late", [{"seconds": rng.uniform(0, 0.3)} for _ in range(COUNT)]
     )
     working = [await daemons.start("--concurrency", "10", **settings) for _ in range(2)]
     for kill in range(6):

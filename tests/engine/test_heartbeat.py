@@ -145,7 +145,7 @@ async def test_a_run_whose_claim_is_gone_is_stopped(body: Body, link: Link):
 async def test_a_run_that_waits_for_its_end_to_be_written_is_not_stopped(body: Body, link: Link):
     async with body.beating():
         run = body.hold(await make_job(link, state="succeeded"))
-        run.active = False
+        run.closed = True
         recorded = body.hold(await make_job(link, state="succeeded"))
         recorded.recorded = True
         async with expect(body.events, LeaseRenewed, count=4):

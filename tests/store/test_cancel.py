@@ -92,7 +92,7 @@ async def test_a_cancel_that_loses_to_a_success_says_that_the_job_has_succeeded(
     door: Link, store: Store, held: Held
 ):
     id = await make_job(door, state="running")
-    await Store(held).finish([FinishedRun(id=id, claim_no=1, state=JobState.SUCCEEDED)])
+    await Store(held).succeed([FinishedRun(id=id, claim_no=1, state=JobState.SUCCEEDED)])
     with pytest.raises(WrongState, match="it is succeeded"):
         await held.commit_under(store.cancel(id, reason="stop"))
 

@@ -25,7 +25,7 @@ async def test_waiting_ends_with_the_job(client: Client, door: Link):
     id = await make_job(door, state="running", claim_no=1)
     waiting = asyncio.create_task(client.wait(str(id)))
     done = FinishedRun(id=id, claim_no=1, state=JobState.SUCCEEDED, result='{"ok": true}')
-    await Store(door).finish([done])
+    await Store(door).succeed([done])
     job = await waiting
     assert (job.id, job.state, job.result) == (id, JobState.SUCCEEDED, {"ok": True})
 

@@ -108,7 +108,7 @@ async def test_a_unique_key_is_held_until_its_job_has_ended(store: Store, door: 
     assert (second.id, second.created) == (first.id, False)
     (claim,) = await store.claim(await make_worker(door), rooms={"default": 1})
     assert (await store.enqueue(new_job(unique_key="k"))).id == first.id
-    await store.finish([FinishedRun(id=claim.id, claim_no=claim.claim_no, state=JobState.SUCCEEDED)])
+    await store.succeed([FinishedRun(id=claim.id, claim_no=claim.claim_no, state=JobState.SUCCEEDED)])
     assert (await store.enqueue(new_job(unique_key="k"))).created
 
 
@@ -148,7 +148,7 @@ async def test_an_enqueue_that_waits_for_a_holder_that_ends_takes_the_key(
     door: Link, store: Store, held: Held
 ):
     id = await make_job(door, state="running", unique_key="k")
-    await Store(held).finish([FinishedRun(id=id, claim_no=1, state=JobState.SUCCEEDED)])
+    await Store(held).succeed([FinishedRun(id=id, claim_no=1, state=JobState.SUCCEEDED)])
     assert (await held.commit_under(store.enqueue(new_job(unique_key="k")))).created
 
 
@@ -157,7 +157,7 @@ async def test_a_repeat_that_waits_for_the_end_of_its_job_finds_it_in_the_histor
 ):
     """The insert waits for the finish, succeeds, and must be undone: the job has run."""
     id = await make_job(door, state="running")
-    await Store(held).finish([FinishedRun(id=id, claim_no=1, state=JobState.SUCCEEDED)])
+    await Store(held).succeed([FinishedRun(id=id, claim_no=1, state=JobState.SUCCEEDED)])
     assert not (await held.commit_under(store.enqueue(new_job(id=id)))).created
     assert await scalar(door, "select state from jobd.all_jobs where id = $1", id) == "succeeded"
 

@@ -14,7 +14,7 @@ from jobd.errors import PartitionMissing, Refused
 from jobd.job import FINISHED, FinishedRun, JobState
 from jobd.reader import Reader
 from jobd.store import Store
-from tests.factories import SECOND, make_job, make_jobs, make_worker, scalar
+from tests.factories import SECOND, end_runs, make_job, make_jobs, make_worker, scalar
 from tests.store.conftest import Ear, Held
 
 ERROR = (
@@ -50,11 +50,13 @@ async def test_a_finished_job_leaves_for_the_history_with_everything(
         backoff={"kind": "linear"},
     )
     before = await reader.get(id)
-    answer = await store.finish([run(id, state, claim_no=3, reason="why", result='{"r": 1}', error=ERROR)])
+    answer = await end_runs(store, [run(id, state, claim_no=3, reason="why", result='{"r": 1}', error=ERROR)])
     assert answer == {id: state}
     after = await reader.get(id)
-    assert (after.state, after.reason, after.result, after.claim_no) == (state, "why", {"r": 1}, 4)
-    assert after.errors == [{"type": "E"}, json.loads(ERROR)]
+    # A success has no reason and no error, and nothing else has a result.
+    told = (None, {"r": 1}) if state is JobState.SUCCEEDED else ("why", None)
+    assert (after.state, after.reason, after.result, after.claim_no) == (state, *told, 4)
+    assert after.errors == [{"type": "E"}, *([] if state is JobState.SUCCEEDED else [json.loads(ERROR)])]
     assert after.finished_at is not None
     changed = {"state", "reason", "result", "claim_no", "errors", "finished_at"}
     for name in before.__slots__:
@@ -67,7 +69,7 @@ async def test_a_retry_goes_back_as_scheduled_with_its_error(door: Link, store: 
     before = await reader.get(id)
     now = datetime.now(UTC)
     runs = [run(id, JobState.SCHEDULED, delay=90 * SECOND, error=ERROR)]
-    assert await store.finish(runs, now=now) == {id: JobState.SCHEDULED}
+    assert await end_runs(store, runs, now=now) == {id: JobState.SCHEDULED}
     job = await reader.get(id)
     assert (job.state, job.attempt, job.claim_no, job.run_at) == (JobState.SCHEDULED, 2, 2, now + 90 * SECOND)
     assert (job.worker_id, job.claimed_at, job.progress) == (None, None, None)
@@ -78,7 +80,7 @@ async def test_a_retry_goes_back_as_scheduled_with_its_error(door: Link, store: 
 async def test_an_unburned_run_gives_its_attempt_back(door: Link, store: Store, reader: Reader):
     id = await make_job(door, state="running", attempt=2)
     runs = [run(id, JobState.READY, unburned=True)]
-    assert await store.finish(runs) == {id: JobState.READY}
+    assert await end_runs(store, runs) == {id: JobState.READY}
     job = await reader.get(id)
     assert (job.state, job.attempt, job.claim_no, job.errors) == (JobState.READY, 1, 2, [])
 
@@ -88,7 +90,7 @@ async def test_finish_by_a_rescued_worker_changes_nothing(door: Link, store: Sto
     await store.rescue(batch=1, crash_limit=3)
     for state in JobState:
         if state is not JobState.RUNNING:
-            assert await store.finish([run(id, state, result="1", error=ERROR, delay=SECOND)]) == {}
+            assert await end_runs(store, [run(id, state, result="1", error=ERROR, delay=SECOND)]) == {}
     job = await reader.get(id)
     assert (job.state, job.claim_no, len(job.errors)) == (JobState.READY, 2, 1)
 
@@ -101,17 +103,17 @@ async def test_finish_by_a_worker_that_was_overtaken_changes_nothing(
     await store.rescue(batch=1, crash_limit=3)
     (claim,) = await store.claim(worker, rooms={"default": 1}, suspects=1)
     before = await reader.get(id)
-    assert await store.finish([run(id, claim_no=1, result="1")]) == {}
-    assert await store.finish([run(id, JobState.READY, claim_no=1)]) == {}
+    assert await end_runs(store, [run(id, claim_no=1, result="1")]) == {}
+    assert await end_runs(store, [run(id, JobState.READY, claim_no=1)]) == {}
     assert await reader.get(id) == before
-    assert await store.finish([run(id, claim_no=claim.claim_no)]) == {id: JobState.SUCCEEDED}
+    assert await end_runs(store, [run(id, claim_no=claim.claim_no)]) == {id: JobState.SUCCEEDED}
 
 
 async def test_finish_twice_is_finish_once(door: Link, store: Store, reader: Reader):
     id = await make_job(door, state="running")
-    await store.finish([run(id, result="1")])
+    await end_runs(store, [run(id, result="1")])
     before = await reader.get(id)
-    assert await store.finish([run(id, JobState.DEAD, result="2")]) == {}
+    assert await end_runs(store, [run(id, JobState.DEAD, result="2")]) == {}
     assert await reader.get(id) == before
 
 
@@ -119,17 +121,17 @@ async def test_a_repeated_finish_of_an_old_claim_leaves_a_retried_job_alone(
     door: Link, store: Store, reader: Reader
 ):
     id = await make_job(door, state="running", claim_no=3)
-    await store.finish([run(id, claim_no=3)])
+    await end_runs(store, [run(id, claim_no=3)])
     await store.retry(id)
     before = await reader.get(id)
     for claim_no in (2, 3):
-        assert await store.finish([run(id, claim_no=claim_no)]) == {}
+        assert await end_runs(store, [run(id, claim_no=claim_no)]) == {}
     assert await reader.get(id) == before
 
 
 async def test_the_same_run_twice_in_one_batch_ends_once(door: Link, store: Store, reader: Reader):
     id = await make_job(door, state="running")
-    assert await store.finish([run(id), run(id)]) == {id: JobState.SUCCEEDED}
+    assert await end_runs(store, [run(id), run(id)]) == {id: JobState.SUCCEEDED}
     assert (await reader.get(id)).claim_no == 2
 
 
@@ -138,12 +140,12 @@ async def test_a_batch_of_every_outcome_is_one_call(door: Link, store: Store):
     stale = uuid4()
     states = [JobState.SUCCEEDED, JobState.CANCELLED, JobState.DEAD, JobState.SCHEDULED, JobState.READY]
     runs = [run(id, state) for id, state in zip(ids, states, strict=False)]
-    answer = await store.finish([*runs, run(ids[5], claim_no=7), run(stale)])
+    answer = await end_runs(store, [*runs, run(ids[5], claim_no=7), run(stale)])
     assert answer == dict(zip(ids, states, strict=False))
 
 
 async def test_nothing_to_finish_is_nothing_done(store: Store):
-    assert await store.finish([]) == {}
+    assert await end_runs(store, []) == {}
 
 
 @pytest.mark.parametrize("state", [JobState.SCHEDULED, JobState.READY])
@@ -152,7 +154,7 @@ async def test_a_run_that_would_go_back_ends_cancelled_when_that_was_asked(
 ):
     id = await make_job(door, state="running", cancel_requested_at=datetime.now(UTC))
     runs = [run(id, state, delay=SECOND, error=ERROR, unburned=True)]
-    assert await store.finish(runs) == {id: JobState.CANCELLED}
+    assert await end_runs(store, runs) == {id: JobState.CANCELLED}
     job = await reader.get(id)
     assert (job.state, job.reason, job.claim_no) == (JobState.CANCELLED, "cancelled on request", 2)
     assert job.errors == [json.loads(ERROR)]
@@ -160,7 +162,7 @@ async def test_a_run_that_would_go_back_ends_cancelled_when_that_was_asked(
 
 async def test_a_success_stays_one_although_a_cancel_was_asked(door: Link, store: Store):
     id = await make_job(door, state="running", cancel_requested_at=datetime.now(UTC))
-    assert await store.finish([run(id, JobState.SUCCEEDED)]) == {id: JobState.SUCCEEDED}
+    assert await end_runs(store, [run(id, JobState.SUCCEEDED)]) == {id: JobState.SUCCEEDED}
 
 
 @pytest.mark.parametrize("state", [JobState.DEAD, JobState.CANCELLED])
@@ -169,7 +171,7 @@ async def test_any_other_end_is_cancelled_with_the_reason_that_was_given(
 ):
     id = await make_job(door, state="running")
     assert await store.cancel(id, reason="wrong address") is JobState.RUNNING
-    assert await store.finish([run(id, state, reason="gave up", error=ERROR)]) == {id: JobState.CANCELLED}
+    assert await end_runs(store, [run(id, state, reason="gave up", error=ERROR)]) == {id: JobState.CANCELLED}
     job = await reader.get(id)
     assert (job.reason, job.errors) == ("wrong address", [json.loads(ERROR)])
 
@@ -180,7 +182,7 @@ async def test_a_cancel_that_commits_while_a_retry_waits_for_it_wins(
 ):
     id = await make_job(door, state="running")
     assert await Store(held).cancel(id, reason="stop") is JobState.RUNNING
-    answer = await held.commit_under(store.finish([run(id, state, delay=SECOND)]))
+    answer = await held.commit_under(end_runs(store, [run(id, state, delay=SECOND)]))
     assert answer == {id: JobState.CANCELLED}
     assert (await reader.get(id)).state is JobState.CANCELLED
 
@@ -190,7 +192,7 @@ async def test_a_success_that_waits_for_a_cancel_stays_a_success(
 ):
     id = await make_job(door, state="running")
     await Store(held).cancel(id, reason="stop")
-    answer = await held.commit_under(store.finish([run(id, result="7")]))
+    answer = await held.commit_under(end_runs(store, [run(id, result="7")]))
     assert answer == {id: JobState.SUCCEEDED}
     job = await reader.get(id)
     assert (job.result, job.cancel_requested_at is not None) == (7, True)
@@ -201,7 +203,7 @@ async def test_progress_that_commits_while_a_finish_waits_is_kept(
 ):
     id = await make_job(door, state="running")
     assert await Store(held).progress(id, 1, '{"fraction": 0.9}')
-    assert await held.commit_under(store.finish([run(id)])) == {id: JobState.SUCCEEDED}
+    assert await held.commit_under(end_runs(store, [run(id)])) == {id: JobState.SUCCEEDED}
     assert (await reader.get(id)).progress == {"fraction": 0.9}
 
 
@@ -211,7 +213,7 @@ async def test_a_finish_that_waits_for_a_rescue_is_stale(
 ):
     id = await make_job(door, state="running")
     assert await Store(held).rescue(batch=1, crash_limit=3) == {id: JobState.READY}
-    assert await held.commit_under(store.finish([run(id, state, delay=SECOND)])) == {}
+    assert await held.commit_under(end_runs(store, [run(id, state, delay=SECOND)])) == {}
     job = await reader.get(id)
     assert (job.state, job.claim_no, job.crashes) == (JobState.READY, 2, 1)
 
@@ -223,8 +225,8 @@ async def test_of_two_finishes_at_the_same_time_one_counts(
 ):
     """The repeat of a flush whose answer was lost may run beside the first."""
     id = await make_job(door, state="running")
-    assert await Store(held).finish([run(id, first, result="1")]) == {id: first}
-    assert await held.commit_under(store.finish([run(id, second, result="2")])) == {}
+    assert await end_runs(Store(held), [run(id, first, result="1")]) == {id: first}
+    assert await held.commit_under(end_runs(store, [run(id, second, result="2")])) == {}
     assert (await reader.get(id)).state is first
 
 
@@ -236,7 +238,7 @@ async def test_of_many_errors_the_first_and_the_latest_are_kept(door: Link, stor
         run(retried, JobState.SCHEDULED, error='{"attempt": 21}'),
         run(dead, JobState.DEAD, error='{"attempt": 21}'),
     ]
-    await store.finish(runs)
+    await end_runs(store, runs)
     for id in (retried, dead):
         kept = [error["attempt"] for error in (await reader.get(id)).errors]
         assert kept == [1, *range(3, 22)]
@@ -247,7 +249,7 @@ async def test_finish_without_a_partition_for_today_says_so_and_changes_nothing(
 ):
     id = await make_job(door, state="running")
     with pytest.raises(PartitionMissing):
-        await store.finish([run(id)], now=datetime.now(UTC) + timedelta(days=40))
+        await end_runs(store, [run(id)], now=datetime.now(UTC) + timedelta(days=40))
     assert (await reader.get(id)).state is JobState.RUNNING
 
 
@@ -256,16 +258,16 @@ async def test_a_result_that_cannot_be_stored_is_refused_and_changes_nothing(
 ):
     good, bad = await make_jobs(door, 2, state="running")
     with pytest.raises(Refused):
-        await store.finish([run(good), run(bad, result='"\\u0000"')])
+        await end_runs(store, [run(good), run(bad, result='"\\u0000"')])
     assert (await reader.get(good)).state is JobState.RUNNING
-    assert await store.finish([run(good)]) == {good: JobState.SUCCEEDED}
+    assert await end_runs(store, [run(good)]) == {good: JobState.SUCCEEDED}
 
 
 async def test_a_job_that_goes_back_to_ready_wakes_a_worker_that_sleeps(door: Link, store: Store, ear: Ear):
     await make_worker(door, sleeping_until=datetime.now(UTC) + 60 * SECOND)
     ready, later = await make_jobs(door, 2, state="running")
-    await store.finish(
-        [run(ready, JobState.READY, unburned=True), run(later, JobState.SCHEDULED, delay=SECOND)]
+    await end_runs(
+        store, [run(ready, JobState.READY, unburned=True), run(later, JobState.SCHEDULED, delay=SECOND)]
     )
     assert await ear.heard() == [("jobd_wake", "default")]
 

@@ -54,7 +54,7 @@ async def test_a_job_that_ends_at_any_moment_of_a_day_finds_its_partition(
     await fleet.ensure_partitions(days=0, now=FAR)
     for moment in (datetime(2031, 5, 17, tzinfo=UTC), datetime(2031, 5, 17, 23, 59, 59, 999999, tzinfo=UTC)):
         id = await make_job(door, state="running")
-        await store.finish([FinishedRun(id=id, claim_no=1, state=JobState.SUCCEEDED)], now=moment)
+        await store.succeed([FinishedRun(id=id, claim_no=1, state=JobState.SUCCEEDED)], now=moment)
         found = await scalar(door, "select tableoid::regclass::text from jobd.job_history where id = $1", id)
         assert found == "jobd.job_history_20310517"
 
@@ -94,7 +94,7 @@ async def test_making_partitions_does_not_lock_out_those_who_finish_jobs(
     id = await make_job(door, state="running")
     await Fleet(held).ensure_partitions(days=0, now=FAR)
     async with asyncio.timeout(10):
-        assert await store.finish([FinishedRun(id=id, claim_no=1, state=JobState.SUCCEEDED)])
+        assert not await store.succeed([FinishedRun(id=id, claim_no=1, state=JobState.SUCCEEDED)])
         assert (await reader.get(id)).state is JobState.SUCCEEDED
     await held.rollback()
 
@@ -123,7 +123,7 @@ async def test_a_role_that_may_not_create_tables_makes_partitions_all_the_same(
     assert await Fleet(weak).ensure_partitions(days=0, now=FAR) == 2
     enqueued = await query(weak, "select id from jobd.enqueue('noop')")
     id = await make_job(door, state="running")
-    await Store(weak).finish([FinishedRun(id=id, claim_no=1, state=JobState.SUCCEEDED)], now=FAR)
+    await Store(weak).succeed([FinishedRun(id=id, claim_no=1, state=JobState.SUCCEEDED)], now=FAR)
     assert (await reader.get(id)).finished_at == FAR
     assert (await reader.get(enqueued[0]["id"])).state is JobState.READY
 

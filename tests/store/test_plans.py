@@ -48,6 +48,13 @@ def claim(jobs: Million, rooms: dict[str, int], *, suspects: int) -> Reading:
     )
 
 
+def succeed(jobs: Million) -> Reading:
+    ids = jobs.ids(f"worker_id = '{WORKER}'", BATCH)
+    return jobs.explain(
+        LIFECYCLE["succeed"], {"ids": ids, "claim_nos": [1] * BATCH, "results": [None] * BATCH}
+    )
+
+
 def finish(jobs: Million, states: list[str]) -> Reading:
     count = BATCH // len(states)
     ids = jobs.ids(f"worker_id = '{WORKER}'", count * len(states))
@@ -61,7 +68,6 @@ def finish(jobs: Million, states: list[str]) -> Reading:
             "reasons": nothing,
             "delays": nothing,
             "unburned": [False] * len(ids),
-            "results": nothing,
             "errors": nothing,
         },
     )
@@ -86,16 +92,21 @@ def test_stage_reads_what_it_moves(jobs: Million):
     assert BATCH <= reading.rows <= 4 * BATCH, reading.plan
 
 
-@pytest.mark.parametrize(
-    "states", [["succeeded"], ["scheduled"], ["succeeded", "dead", "scheduled", "ready"]]
-)
+@pytest.mark.parametrize("states", [["dead"], ["scheduled"], ["cancelled", "dead", "scheduled", "ready"]])
 def test_finish_reads_what_it_ends(jobs: Million, states: list[str]):
     assert_reads(finish(jobs, states), BATCH)
 
 
+def test_succeed_reads_what_it_ends(jobs: Million):
+    reading = succeed(jobs)
+    assert "Seq Scan" not in reading.scans, reading.plan
+    assert BATCH <= reading.rows <= 4 * BATCH, reading.plan
+
+
 def test_the_row_of_the_history_is_made_without_calling_a_function(jobs: Million):
     """`jobd.ended` is put into the statement by the planner; called for each row, it doubles the cost."""
-    assert "ended" not in finish(jobs, ["succeeded"]).functions
+    assert "ended" not in succeed(jobs).functions
+    assert "ended" not in finish(jobs, ["dead"]).functions
 
 
 def test_rescue_reads_what_runs(jobs: Million):

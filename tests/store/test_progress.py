@@ -49,5 +49,5 @@ async def test_progress_that_waits_for_a_rescue_is_lost(door: Link, store: Store
 
 async def test_progress_that_waits_for_the_end_of_the_run_is_lost(door: Link, store: Store, held: Held):
     id = await make_job(door, state="running")
-    await Store(held).finish([FinishedRun(id=id, claim_no=1, state=JobState.SUCCEEDED)])
+    await Store(held).succeed([FinishedRun(id=id, claim_no=1, state=JobState.SUCCEEDED)])
     assert not await held.commit_under(store.progress(id, 1, HALF))

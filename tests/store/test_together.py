@@ -16,7 +16,7 @@ from jobd.errors import JobNotFound, Transient, UniqueKeyTaken, WrongState
 from jobd.fleet import Fleet
 from jobd.job import FINISHED, FinishedRun, JobState
 from jobd.store import Store
-from tests.factories import make_worker, new_job, scalar
+from tests.factories import end_runs, make_worker, new_job, scalar
 
 HOUR = timedelta(hours=1)
 MOMENT = timedelta(milliseconds=10)
@@ -83,7 +83,7 @@ class Worker:
             FinishedRun(id=id, claim_no=claim_no, state=self.dice.choice(ENDS), delay=MOMENT, error="{}")
             for id, claim_no in self.some_claims()
         ]
-        ours = await self.store.finish(runs)
+        ours = await end_runs(self.store, runs)
         self.ended += [(run.id, run.claim_no) for run in runs if run.id in ours]
 
     async def release(self) -> None:

@@ -21,6 +21,7 @@ from jobd.lifecycle import (
     Interrupted,
     KindUnknown,
     Lost,
+    NotStarted,
     Outcome,
     Recorded,
     Snoozed,
@@ -41,6 +42,7 @@ ONE_OF_EACH: list[Outcome] = [
     Cancelled("stop"),
     Discarded("useless"),
     Interrupted("shutdown"),
+    NotStarted(),
     KindUnknown(),
     Recorded(),
     Lost(),
@@ -136,10 +138,10 @@ def test_every_outcome_is_judged_and_named():
 
 @pytest.mark.parametrize("outcome", ONE_OF_EACH, ids=lambda outcome: type(outcome).__name__)
 @pytest.mark.parametrize("attempt", [1, 3])
-def test_a_verdict_is_a_move_that_finish_may_make(outcome: Outcome, attempt: int):
+def test_a_verdict_is_a_move_that_succeed_or_finish_may_make(outcome: Outcome, attempt: int):
     run = verdict(outcome, attempt=attempt)
     if run is not None:
-        assert run.state in MOVES["finish"].targets
+        assert run.state in MOVES["succeed" if isinstance(outcome, Succeeded) else "finish"].targets
         assert not (run.unburned and run.state in FINISHED)
 
 
@@ -155,7 +157,12 @@ def test_a_job_that_has_ended_comes_back_by_an_operators_retry_only():
 
 
 def test_a_running_job_is_left_by_the_fenced_moves_only():
-    assert {name for name, move in MOVES.items() if move.sources & RUNNING} == {"finish", "release", "rescue"}
+    assert {name for name, move in MOVES.items() if move.sources & RUNNING} == {
+        "succeed",
+        "finish",
+        "release",
+        "rescue",
+    }
 
 
 def test_only_a_claim_makes_a_job_running():

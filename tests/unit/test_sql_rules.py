@@ -155,7 +155,7 @@ def test_a_method_takes_what_its_block_takes(file: str, block: Block):
     for name, parts in {
         "job": {field.name for field in fields(NewJob)},
         "process": {field.name for field in fields(Registration)},
-        "runs": {f"{field.name}s" for field in fields(FinishedRun)} | {"unburned"},
+        "runs": {f"{name}s" for name in FinishedRun._fields} | {"unburned"},
         "claims": {"ids", "claim_nos"},
         "limited_rooms": {"limited"},
     }.items():

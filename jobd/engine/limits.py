@@ -1,0 +1,50 @@
+"""Tells when an attempt has had its time.
+
+A timer for each of ten thousand runs a second costs more than most of those runs, and nearly all
+have ended long before it matters. So a run gets its timer only when it is still going after a moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from jobd.engine.holdings import Run
+
+MOMENT = 0.05
+
+
+class TimeLimits:
+    """Lives on the work loop."""
+
+    def __init__(self, over: Callable[[Run], None]) -> None:
+        """`over` is called for a run that is not closed when its time ends."""
+        self._over = over
+        self._young: list[Run] = []
+
+    def set(self, run: Run, seconds: float) -> None:
+        """The run begins now and may take that long."""
+        loop = asyncio.get_running_loop()
+        run.ends_at = loop.time() + seconds
+        if seconds < 2 * MOMENT:
+            self._arm(loop, run)
+            return
+        if not self._young:
+            loop.call_later(MOMENT, self._look)
+        self._young.append(run)
+
+    def clear(self, run: Run) -> None:
+        """The run has ended."""
+        if run.timer is not None:
+            run.timer.cancel()
+            run.timer = None
+
+    def _look(self) -> None:
+        young, self._young = self._young, []
+        loop = asyncio.get_running_loop()
+        for run in young:
+            if not run.closed and run.timer is None:
+                self._arm(loop, run)
+
+    def _arm(self, loop: asyncio.AbstractEventLoop, run: Run) -> None:
+        run.timer = loop.call_at(run.ends_at, self._over, run)

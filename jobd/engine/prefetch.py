@@ -1,0 +1,39 @@
+"""How many jobs may be claimed beyond the free slots, so that slots of quick handlers never wait for a claim.
+
+A claim that waits here is out of the reach of every idle worker. So the bound is what the slots get
+through in HOLD_SECONDS, judged by the slowest kind that came with the last claims: hundreds of jobs
+of a millisecond, none of a second, none of a kind that was not seen yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+HOLD_SECONDS = 0.025
+MOST = 1000
+# The weight of the newest run in the mean of its kind.
+NEWEST = 0.05
+
+
+class Prefetch:
+    """Learns how long each kind runs. Lives on the work loop."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._slowest: float | None = None
+
+    def learn(self, kind: str, seconds: float) -> None:
+        """A run of this kind ended after that long."""
+        mean = self._seconds.get(kind)
+        self._seconds[kind] = seconds if mean is None else mean + (seconds - mean) * NEWEST
+
+    def expect(self, kinds: Collection[str]) -> None:
+        """The last claim brought these kinds: the next one probably does, too."""
+        known = [self._seconds.get(kind) for kind in kinds]
+        self._slowest = None if not known or None in known else max(known)  # type: ignore[type-var]
+
+    def bound(self, slots: int) -> int:
+        """How many jobs may wait for one of these slots."""
+        if self._slowest is None:
+            return 0
+        return min(int(slots * HOLD_SECONDS / max(self._slowest, 1e-6)), MOST)
