@@ -32,6 +32,7 @@ from jobd.engine.notifier import Notifier
 from jobd.engine.prefetch import Prefetch
 from jobd.engine.producer import Producer
 from jobd.engine.slots import Slots
+from jobd.engine.slumber import Slumber
 from jobd.events import Events, UnknownKind
 from jobd.fleet import Fleet, Registration
 from jobd.listener import Listener
@@ -158,14 +159,18 @@ class Assembly:
         store = Store(link)
         producer = Producer(
             store,
-            fleet=Fleet(link),
+            slumber=Slumber(
+                Fleet(link),
+                lease=self.lease,
+                poll_interval=self.settings.poll_interval,
+                notified=lambda: on_idle is None and notified(),
+                rng=self.rng,
+            ),
             executor=executor,
             registry=self.jobs.registry,
             lease=self.lease,
             queues=self.queues,
-            poll_interval=self.settings.poll_interval,
             beat=self.settings.heartbeat,
-            notified=notified,
             events=self.events,
             rng=self.rng,
             on_idle=None if on_idle is None else lambda: on_idle(store),

@@ -36,6 +36,7 @@ from jobd.engine.leader import Leader
 from jobd.engine.notifier import Notifier
 from jobd.engine.producer import Producer
 from jobd.errors import ConfigError, DatabaseUnavailable, JobdError, SchemaOutdated
+from jobd.events import JobsRescued
 from jobd.joblog import JobLog
 from jobd.logs import get_logger
 from jobd.redaction import redact_url
@@ -92,6 +93,7 @@ class Daemon:
         self._idle = asyncio.Event()
         self._last_resort: LastResort | None = None
         self._loop = asyncio.get_running_loop()
+        self._parts.heard.subscribe(JobsRescued, lambda _: self._on_rescue())
         JobLog(self._parts.heard, self.log, level=logging.getLevelNamesMapping()[settings.log_level.upper()])
 
     def stop(self) -> None:
@@ -339,6 +341,10 @@ class Daemon:
     def _on_work(self) -> None:
         if self._producer is not None:
             self._loop.call_soon_threadsafe(self._producer.wake)
+
+    def _on_rescue(self) -> None:
+        if self._producer is not None:
+            self._loop.call_soon_threadsafe(self._producer.look_for_victims)
 
     def _on_cancel(self, heartbeat: Heartbeat, job_id: UUID) -> None:
         # Anybody who may connect can notify: whether a cancel was asked for, the beat reads in the row.

@@ -44,6 +44,7 @@ MOVES: dict[str, Move] = {
     "stage": Move(frozenset({JobState.SCHEDULED}), frozenset({JobState.READY})),
     "expire": Move(WAITING, frozenset({JobState.DEAD})),
     "claim": Move(frozenset({JobState.READY}), RUNNING),
+    "claim_victims": Move(frozenset({JobState.READY}), RUNNING),
     "succeed": Move(RUNNING, frozenset({JobState.SUCCEEDED})),
     "finish": Move(RUNNING, WAITING | {JobState.CANCELLED, JobState.DEAD}),
     "release": Move(RUNNING, frozenset({JobState.READY, JobState.CANCELLED})),

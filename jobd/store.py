@@ -76,15 +76,12 @@ class Store:
         limited_rooms: Mapping[str, int] | None = None,
         limited_kinds: Sequence[str] = (),
         skipped_kinds: Sequence[str] = (),
-        suspects: int = 0,
-        suspect_from: int = 1,
         now: datetime | None = None,
     ) -> list[Claimed]:
         """Claim at most `rooms[queue]` ready jobs of each queue, in the order in which they shall start.
 
         `limited_kinds` come only from `limited_rooms`, which count whatever stands first in the queue.
-        Of jobs that ran while a worker died `suspect_from` times, at most `suspects` come along; others
-        that were there come on top of the rooms, at most as many again. Nothing without a live lease.
+        Nothing without a live lease, and nothing that was running when a worker died.
         """
         limited_rooms = limited_rooms or {}
         rows = await self.door.fetch(
@@ -95,16 +92,35 @@ class Store:
             [False] * len(rooms) + [True] * len(limited_rooms),
             list(limited_kinds),
             list(skipped_kinds),
+            now,
+        )
+        return _in_turn(rows)
+
+    async def claim_victims(
+        self,
+        worker_id: UUID,
+        *,
+        rooms: Mapping[str, int],
+        skipped_kinds: Sequence[str] = (),
+        suspects: int,
+        suspect_from: int,
+        now: datetime | None = None,
+    ) -> list[Claimed]:
+        """Claim ready jobs that were running when a worker died, at most `rooms[queue]` of each queue.
+
+        On top of those at most `suspects` that were there `suspect_from` times or more.
+        """
+        rows = await self.door.fetch(
+            BLOCKS["claim_victims"],
+            worker_id,
+            [*rooms],
+            [*rooms.values()],
+            list(skipped_kinds),
             suspects,
             suspect_from,
             now,
         )
-        claims = [Claimed._make(row) for row in rows]
-        # RETURNING keeps no order. Sorts are stable, so the most significant key comes last.
-        claims.sort(key=_TURN)
-        if len({claim.priority for claim in claims}) > 1:
-            claims.sort(key=_PRIORITY, reverse=True)
-        return claims
+        return _in_turn(rows)
 
     async def progress(self, id: UUID, claim_no: int, progress: str) -> bool:
         """Record how far a run is; False when the claim is lost."""
@@ -247,6 +263,15 @@ def enqueue_many_arguments(
         job.delay_tolerance, job.deadline_policy, job.max_attempts, job.backoff, job.timeout, job.headers,
         now, [str(id) for id in ids],
     )  # fmt: skip
+
+
+def _in_turn(rows: Sequence[Any]) -> list[Claimed]:
+    claims = [Claimed._make(row) for row in rows]
+    # RETURNING keeps no order. Sorts are stable, so the most significant key comes last.
+    claims.sort(key=_TURN)
+    if len({claim.priority for claim in claims}) > 1:
+        claims.sort(key=_PRIORITY, reverse=True)
+    return claims
 
 
 def _columns(claims: Sequence[tuple[UUID, int]]) -> tuple[list[UUID], list[int]]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -159,3 +159,21 @@ async def end_runs(
     lost = await store.succeed(succeeded, now=now) if succeeded else set()
     states = {run.id: run.state for run in succeeded if run.id not in lost}
     return states | await store.finish([run for run in runs if run not in succeeded], now=now)
+
+
+async def claim_all(
+    store: Store,
+    worker: UUID,
+    *,
+    rooms: Mapping[str, int],
+    suspects: int = 1,
+    suspect_from: int = 1,
+    now: datetime | None = None,
+    **limits: Any,
+) -> list[Claimed]:
+    """Claim jobs whether or not they were there when a worker died."""
+    skipped = limits.get("skipped_kinds", ())
+    victims = await store.claim_victims(
+        worker, rooms=rooms, skipped_kinds=skipped, suspects=suspects, suspect_from=suspect_from, now=now
+    )
+    return victims + await store.claim(worker, rooms=rooms, now=now, **limits)

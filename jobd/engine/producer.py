@@ -3,8 +3,7 @@
     ask -> claim -> start -> (full, or slots came free: again at once)
                           -> doze -> look once more -> sleep until woken or the poll interval
 
-Notifications are hints: a sleeper first commits that it sleeps, then looks once more, so that an
-enqueue either is seen by that look or sees the sleeper. What is missed all the same, the next poll finds.
+How it sleeps, and that enqueues need not notify while it is at work, is `Slumber`'s matter.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -21,16 +20,16 @@ from jobd.engine.executor import Executor
 from jobd.engine.lease import Lease
 from jobd.engine.recovery import Recovery
 from jobd.engine.rooms import Rooms
+from jobd.engine.slumber import Slumber
 from jobd.errors import JobdError
 from jobd.events import Events
-from jobd.fleet import Fleet
 from jobd.job import Claimed
 from jobd.registry import Registry
 from jobd.store import Store
 
 UNKNOWN_KIND_REST = 60.0
-# How many poll intervals one notice of sleep lasts.
-DOZE_POLLS = 4
+# How often jobs that were there when a worker died are looked for, unless a rescue was heard of.
+VICTIMS_INTERVAL = 1.0
 
 
 class Producer:
@@ -40,44 +39,44 @@ class Producer:
         self,
         store: Store,
         *,
-        fleet: Fleet,
+        slumber: Slumber,
         executor: Executor,
         registry: Registry,
         lease: Lease,
         queues: Sequence[str],
-        poll_interval: timedelta,
         beat: timedelta,
-        notified: Callable[[], bool],
         events: Events,
         rng: random.Random,
         on_idle: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
-        """`notified` says whether notifications arrive now. `on_idle` is asked when nothing was found;
-        its True ends the producer."""
+        """`on_idle` is asked when nothing was found; its True ends the producer."""
         self._store = store
-        self._fleet = fleet
+        self._slumber = slumber
         self._executor = executor
         self._slots = executor.slots
         self._registry = registry
         self._lease = lease
         self._queues = list(queues)
-        self._poll = poll_interval.total_seconds()
         self._beat = beat.total_seconds()
-        self._notified = notified
         self._rng = rng
         self._on_idle = on_idle
         self._recovery = Recovery("producer", events=events, rng=rng)
         self._woken = asyncio.Event()
         self._stopping = False
-        self._announced_until = 0.0
         self._rooms = Rooms(queues)
         # The last claim left something unasked, for want of a slot.
         self._starved = False
         self._rested: dict[str, float] = {}
+        self._victims_at = 0.0
         self.turned_at = time.monotonic()
 
     def wake(self) -> None:
         """There may be something to claim: a notification, a staged job, a confirmed lease."""
+        self._woken.set()
+
+    def look_for_victims(self) -> None:
+        """Jobs of a lost worker were put back."""
+        self._victims_at = 0.0
         self._woken.set()
 
     def slot_freed(self) -> None:
@@ -106,10 +105,12 @@ class Producer:
                     return
                 self._recovery.succeeded()
             except JobdError as outage:
-                await self._sleep(self._recovery.failed(outage))
+                await self._slumber.rest(self._recovery.failed(outage), self._woken)
+                self._rooms.forget()
                 continue
             if not more and not self._stopping:
-                await self._sleep(self._poll * self._rng.uniform(0.75, 1.0))
+                await self._slumber.sleep(self._woken)
+                self._rooms.forget()
 
     async def _round(self) -> bool:
         """Claim once. True when it is worth doing so again at once."""
@@ -118,15 +119,16 @@ class Producer:
             self._starved = True
             return False
         worker_id, asked_at = self._lease.worker_id, time.monotonic()
+        skipped = [*full_kinds, *self._resting()]
         claims = await self._store.claim(
             worker_id,
             rooms=rooms,
             limited_rooms=limited_rooms,
             limited_kinds=limited_kinds,
-            skipped_kinds=[*full_kinds, *self._resting()],
-            suspects=0 if self._slots.suspects else 1,
-            suspect_from=self._slots.suspect_from,
+            skipped_kinds=skipped,
         )
+        if asked_at >= self._victims_at and (free := self._slots.free - len(claims)) > 0:
+            claims += await self._victims(worker_id, {**limited_rooms, **rooms}, skipped, free)
         if claims and time.monotonic() - asked_at > self._beat:
             claims = await self._still_ours(claims, worker_id)
         found = Counter(claim.queue for claim in claims)
@@ -148,7 +150,7 @@ class Producer:
         ):
             return True
         # There is more, but nobody to run it: a slot that comes free will tell.
-        return False if hungry else await self._announce()
+        return False if hungry else await self._slumber.nod(found=bool(claims))
 
     async def _still_ours(self, claims: list[Claimed], worker_id: UUID) -> list[Claimed]:
         """Those of claims whose answer came late, to a blocked loop say, that may still be started.
@@ -162,16 +164,21 @@ class Producer:
         ours = await self._store.still_ours(keys)
         return [claim for claim in claims if claim.id in ours]
 
-    async def _announce(self) -> bool:
-        """Before sleeping: ask for notifications. True when it is time to look once more because of it."""
-        now = time.monotonic()
-        if not self._notified() or self._on_idle is not None or now + self._poll < self._announced_until:
-            return False
-        period = self._poll * DOZE_POLLS
-        await self._fleet.doze(self._lease.worker_id, period=timedelta(seconds=period))
-        self._announced_until = now + period
-        self._rooms.forget()
-        return True
+    async def _victims(
+        self, worker_id: UUID, rooms: Mapping[str, int], skipped: Sequence[str], free: int
+    ) -> list[Claimed]:
+        """What was there when a worker died, as far as slots are free beside the jobs taken just now."""
+        suspects = 0 if self._slots.suspects else 1
+        victims = await self._store.claim_victims(
+            worker_id,
+            rooms={queue: min(room, free) for queue, room in rooms.items()},
+            skipped_kinds=skipped,
+            suspects=suspects,
+            suspect_from=self._slots.suspect_from,
+        )
+        if not victims and suspects and self._on_idle is None:
+            self._victims_at = time.monotonic() + VICTIMS_INTERVAL
+        return victims
 
     def _ask(self) -> tuple[dict[str, int], dict[str, int], list[str], list[str]]:
         """How many jobs to ask of each queue: (without limited kinds, with them, those kinds, full kinds)."""
@@ -201,14 +208,6 @@ class Producer:
         now = time.monotonic()
         self._rested = {kind: until for kind, until in self._rested.items() if until > now}
         return list(self._rested)
-
-    async def _sleep(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
-        except TimeoutError:
-            pass
-        self._rooms.forget()
 
 
 def _least(rooms: dict[str, int], limited_rooms: dict[str, int], queue: str) -> int:

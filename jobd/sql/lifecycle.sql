@@ -64,63 +64,72 @@ with late as (
 )
 select count(*)::int as expired from kept
 
--- name: claim (worker_id, queues, rooms, limited, limited_kinds, skipped_kinds, suspects, suspect_from, now)
+-- name: claim (worker_id, queues, rooms, limited, limited_kinds, skipped_kinds, now)
 -- ready -> running. For each entry of queues and rooms at most that many, without the kinds that have
 -- a limit unless the entry is `limited`: its room then is what every such kind still has. The lateral form keeps
 -- its plan under any statistics. A worker without a live lease gets nothing: its claims would be
--- orphans at once. Jobs that were running when a worker died come on top, as many as the room: usually they
--- were its victims. Those that were there `suspect_from` times are left out but for `suspects` of them, so
--- that a poison job has no innocent neighbours when it goes for good. RETURNING keeps no order: the caller sorts.
+-- orphans at once. RETURNING keeps no order: the caller sorts.
 update jobd.jobs j
    set state = 'running', claim_no = j.claim_no + 1, attempt = j.attempt + 1, worker_id = $1::uuid,
-       claimed_at = coalesce($9::timestamptz, clock_timestamp())
+       claimed_at = coalesce($7::timestamptz, clock_timestamp())
+ where j.id = any (array(
+       select picked.id
+         from (select u.queue, u.room, u.limited
+                 from unnest($2::text[], $3::int[], $4::bool[]) as u (queue, room, limited)
+                where exists (select from jobd.workers w
+                               where w.id = $1::uuid and w.lease_until > coalesce($7::timestamptz, now()))
+                  and not exists (select from jobd.queues p where p.name = u.queue and p.paused_at is not null)) q
+        cross join lateral (
+              select r.id from jobd.jobs r
+               where r.queue = q.queue and r.state = 'ready' and r.crashes = 0 and r.kind <> all ($6::text[])
+                 and (q.limited or r.kind <> all ($5::text[]))
+                 and (r.deadline_policy = 'run' or r.delay_tolerance is null
+                      or r.deadline_at >= coalesce($7::timestamptz, now()))
+               order by r.priority desc, r.deadline_at, r.id
+               limit q.room
+                 for update skip locked) picked))
+returning j.id, j.claim_no, j.queue, j.kind, j.tenant_id, j.use_case, j.priority, j.run_at, j.deadline_at,
+          j.delay_tolerance, j.deadline_policy, j.payload, j.attempt, j.max_attempts, j.crashes, j.generation,
+          j.created_at, j.claimed_at, j.unique_key, j.backoff, j.timeout, j.headers
+
+-- name: claim_victims (worker_id, queues, rooms, skipped_kinds, suspects, suspect_from, now)
+-- ready -> running, for jobs that were running when a worker died: apart, since there are hardly ever any.
+-- Of each queue at most as many as its room; of those that were there `suspect_from` times at most
+-- `suspects` in all, so that a poison job has no innocent neighbours when it goes for good.
+update jobd.jobs j
+   set state = 'running', claim_no = j.claim_no + 1, attempt = j.attempt + 1, worker_id = $1::uuid,
+       claimed_at = coalesce($7::timestamptz, clock_timestamp())
  where j.id = any (
-     array(select picked.id
-             from (select u.queue, u.room, u.limited
-                     from unnest($2::text[], $3::int[], $4::bool[]) as u (queue, room, limited)
+     array(select again.id
+             from (select u.queue, u.room from unnest($2::text[], $3::int[]) as u (queue, room)
                     where exists (select from jobd.workers w
-                                   where w.id = $1::uuid and w.lease_until > coalesce($9::timestamptz, now()))
+                                   where w.id = $1::uuid and w.lease_until > coalesce($7::timestamptz, now()))
                       and not exists (select from jobd.queues p where p.name = u.queue and p.paused_at is not null)) q
             cross join lateral (
                   select r.id from jobd.jobs r
-                   where r.queue = q.queue and r.state = 'ready' and r.crashes = 0 and r.kind <> all ($6::text[])
-                     and (q.limited or r.kind <> all ($5::text[]))
+                   where r.queue = q.queue and r.state = 'ready' and r.crashes > 0 and r.crashes < $6::int
+                     and r.kind <> all ($4::text[])
                      and (r.deadline_policy = 'run' or r.delay_tolerance is null
-                          or r.deadline_at >= coalesce($9::timestamptz, now()))
-                   order by r.priority desc, r.deadline_at, r.id
-                   limit q.room
-                     for update skip locked) picked)
-  || array(select again.id
-             from (select u.queue, max(u.room) as room from unnest($2::text[], $3::int[]) as u (queue, room)
-                    where exists (select from jobd.workers w
-                                   where w.id = $1::uuid and w.lease_until > coalesce($9::timestamptz, now()))
-                      and not exists (select from jobd.queues p where p.name = u.queue and p.paused_at is not null)
-                    group by u.queue) q
-            cross join lateral (
-                  select r.id from jobd.jobs r
-                   where r.queue = q.queue and r.state = 'ready' and r.crashes > 0 and r.crashes < $8::int
-                     and r.kind <> all ($6::text[])
-                     and (r.deadline_policy = 'run' or r.delay_tolerance is null
-                          or r.deadline_at >= coalesce($9::timestamptz, now()))
+                          or r.deadline_at >= coalesce($7::timestamptz, now()))
                    order by r.priority desc, r.deadline_at, r.id
                    limit q.room
                      for update skip locked) again)
   || array(select suspect.id
-             from (select distinct u.queue from unnest($2::text[]) as u (queue)
-                    where $7::int > 0
+             from (select u.queue from unnest($2::text[], $3::int[]) as u (queue, room)
+                    where $5::int > 0 and u.room > 0
                       and exists (select from jobd.workers w
-                                   where w.id = $1::uuid and w.lease_until > coalesce($9::timestamptz, now()))
+                                   where w.id = $1::uuid and w.lease_until > coalesce($7::timestamptz, now()))
                       and not exists (select from jobd.queues p where p.name = u.queue and p.paused_at is not null)) q
             cross join lateral (
                   select r.id from jobd.jobs r
-                   where r.queue = q.queue and r.state = 'ready' and r.crashes > 0 and r.crashes >= $8::int
-                     and r.kind <> all ($6::text[])
+                   where r.queue = q.queue and r.state = 'ready' and r.crashes > 0 and r.crashes >= $6::int
+                     and r.kind <> all ($4::text[])
                      and (r.deadline_policy = 'run' or r.delay_tolerance is null
-                          or r.deadline_at >= coalesce($9::timestamptz, now()))
+                          or r.deadline_at >= coalesce($7::timestamptz, now()))
                    order by r.priority desc, r.deadline_at, r.id
                    limit 1
                      for update skip locked) suspect
-            limit $7::int))
+            limit $5::int))
 returning j.id, j.claim_no, j.queue, j.kind, j.tenant_id, j.use_case, j.priority, j.run_at, j.deadline_at,
           j.delay_tolerance, j.deadline_policy, j.payload, j.attempt, j.max_attempts, j.crashes, j.generation,
           j.created_at, j.claimed_at, j.unique_key, j.backoff, j.timeout, j.headers

@@ -13,7 +13,7 @@ from jobd.fleet import Fleet
 from jobd.job import JobState
 from jobd.reader import Reader
 from jobd.store import Store
-from tests.factories import LEASE, SECOND, make_job, make_jobs, make_worker, query
+from tests.factories import LEASE, SECOND, claim_all, make_job, make_jobs, make_worker, query
 from tests.store.conftest import Held
 
 
@@ -23,7 +23,7 @@ async def worker(door: Link) -> UUID:
 
 
 async def ids(store: Store, worker: UUID, room: int = 10, **options: object) -> list[UUID]:
-    claims = await store.claim(worker, rooms={"default": room}, **options)  # type: ignore[arg-type]
+    claims = await claim_all(store, worker, rooms={"default": room}, **options)  # type: ignore[arg-type]
     return [claim.id for claim in claims]
 
 
@@ -143,18 +143,18 @@ async def test_at_most_so_many_jobs_that_crashed_a_worker_come_along(door: Link,
     suspects = {await make_job(door, queue=queue, crashes=1) for queue in ("a", "a", "b")}
     good = set(await make_jobs(door, 2, queue="a"))
     rooms = {"a": 10, "b": 10}
-    assert {claim.id for claim in await store.claim(worker, rooms=rooms, suspects=0)} == good
-    (first,) = await store.claim(worker, rooms=rooms, suspects=1)
-    (second,) = await store.claim(worker, rooms=rooms, suspects=1)
-    (third,) = await store.claim(worker, rooms=rooms, suspects=1)
+    assert {claim.id for claim in await claim_all(store, worker, rooms=rooms, suspects=0)} == good
+    (first,) = await claim_all(store, worker, rooms=rooms, suspects=1)
+    (second,) = await claim_all(store, worker, rooms=rooms, suspects=1)
+    (third,) = await claim_all(store, worker, rooms=rooms, suspects=1)
     assert {first.id, second.id, third.id} == suspects
 
 
-async def test_victims_of_fewer_crashes_come_on_top_of_the_rooms(door: Link, store: Store, worker: UUID):
+async def test_victims_of_fewer_crashes_are_claimed_up_to_the_rooms(door: Link, store: Store, worker: UUID):
     victims = set(await make_jobs(door, 5, crashes=1))
     suspect = await make_job(door, crashes=2)
     good = set(await make_jobs(door, 2))
-    claims = await store.claim(worker, rooms={"default": 3}, suspects=1, suspect_from=2)
+    claims = await claim_all(store, worker, rooms={"default": 3}, suspects=1, suspect_from=2)
     taken = {claim.id for claim in claims}
     assert taken >= good | {suspect}
     assert len(taken & victims) == 3

@@ -14,7 +14,7 @@ from jobd.errors import PartitionMissing, Refused
 from jobd.job import FINISHED, FinishedRun, JobState
 from jobd.reader import Reader
 from jobd.store import Store
-from tests.factories import SECOND, end_runs, make_job, make_jobs, make_worker, scalar
+from tests.factories import SECOND, claim_all, end_runs, make_job, make_jobs, make_worker, scalar
 from tests.store.conftest import Ear, Held
 
 ERROR = (
@@ -101,7 +101,7 @@ async def test_finish_by_a_worker_that_was_overtaken_changes_nothing(
     id = await make_job(door, state="running")
     worker = await make_worker(door)
     await store.rescue(batch=1, crash_limit=3)
-    (claim,) = await store.claim(worker, rooms={"default": 1}, suspects=1)
+    (claim,) = await claim_all(store, worker, rooms={"default": 1})
     before = await reader.get(id)
     assert await end_runs(store, [run(id, claim_no=1, result="1")]) == {}
     assert await end_runs(store, [run(id, JobState.READY, claim_no=1)]) == {}

@@ -32,7 +32,7 @@ def jobs(everything: Million, request: pytest.FixtureRequest) -> Million:
     return everything
 
 
-def claim(jobs: Million, rooms: dict[str, int], *, suspects: int) -> Reading:
+def claim(jobs: Million, rooms: dict[str, int]) -> Reading:
     return jobs.explain(
         LIFECYCLE["claim"],
         {
@@ -42,8 +42,6 @@ def claim(jobs: Million, rooms: dict[str, int], *, suspects: int) -> Reading:
             "limited": [False] * len(rooms),
             "limited_kinds": [],
             "skipped_kinds": [],
-            "suspects": suspects,
-            "suspect_from": 2,
         },
     )
 
@@ -80,9 +78,19 @@ def assert_reads(reading: Reading, returned: int) -> None:
 
 
 @pytest.mark.parametrize("suspects", [0, 1])
+def test_looking_for_victims_where_there_are_none_reads_nothing(jobs: Million, suspects: int):
+    arguments = {"queues": list(QUEUES), "rooms": [BATCH] * len(QUEUES), "skipped_kinds": []}
+    reading = jobs.explain(
+        LIFECYCLE["claim_victims"],
+        {"worker_id": WORKER, "suspects": suspects, "suspect_from": 2, **arguments},
+    )
+    assert "Seq Scan" not in reading.scans, reading.plan
+    assert reading.rows == 0, reading.plan
+
+
 @pytest.mark.parametrize("queues", [QUEUES, QUEUES[:1]])
-def test_claim_reads_what_it_takes(jobs: Million, queues: tuple[str, ...], suspects: int):
-    reading = claim(jobs, dict.fromkeys(queues, BATCH // len(queues)), suspects=suspects)
+def test_claim_reads_what_it_takes(jobs: Million, queues: tuple[str, ...]):
+    reading = claim(jobs, dict.fromkeys(queues, BATCH // len(queues)))
     assert_reads(reading, BATCH)
 
 

@@ -13,7 +13,7 @@ from jobd.fleet import Fleet
 from jobd.job import JobState
 from jobd.reader import Reader
 from jobd.store import Store
-from tests.factories import LEASE, SECOND, make_job, make_jobs, make_worker, query, scalar
+from tests.factories import LEASE, SECOND, claim_all, make_job, make_jobs, make_worker, query, scalar
 from tests.store.conftest import Ear, Held
 
 
@@ -130,8 +130,8 @@ async def test_a_job_that_crashed_its_worker_runs_without_neighbours_until_it_en
     await store.rescue(batch=10, crash_limit=3)
     seen = set()
     for _ in jobs:
-        (claim,) = await store.claim(worker, rooms={"default": room}, suspects=1)
-        assert await store.claim(worker, rooms={"default": room}, suspects=0) == []
+        (claim,) = await claim_all(store, worker, rooms={"default": room}, suspects=1)
+        assert await claim_all(store, worker, rooms={"default": room}, suspects=0) == []
         seen.add(claim.id)
     assert seen == jobs
 
@@ -159,7 +159,7 @@ async def test_rescuers_at_the_same_time_never_take_a_job_from_the_worker_that_c
 
     async def claim(link: Link, wanted: int) -> None:
         while wanted:
-            wanted -= len(await Store(link).claim(live, rooms={"default": 50}, suspects=50))
+            wanted -= len(await claim_all(Store(link), live, rooms={"default": 50}, suspects=50))
 
     try:
         for _ in range(15):

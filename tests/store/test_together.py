@@ -16,7 +16,7 @@ from jobd.errors import JobNotFound, Transient, UniqueKeyTaken, WrongState
 from jobd.fleet import Fleet
 from jobd.job import FINISHED, FinishedRun, JobState
 from jobd.store import Store
-from tests.factories import end_runs, make_worker, new_job, scalar
+from tests.factories import claim_all, end_runs, make_worker, new_job, scalar
 
 HOUR = timedelta(hours=1)
 MOMENT = timedelta(milliseconds=10)
@@ -74,7 +74,7 @@ class Worker:
             self.jobs.append(enqueued.id)
 
     async def claim(self) -> None:
-        for claim in await self.store.claim(self.id, rooms={"default": self.dice.randint(1, 9)}, suspects=1):
+        for claim in await claim_all(self.store, self.id, rooms={"default": self.dice.randint(1, 9)}):
             self.runs[claim.id, claim.claim_no] += 1
             self.held.append((claim.id, claim.claim_no))
 
