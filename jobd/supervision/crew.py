@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -21,7 +21,7 @@ from jobd.logs import line
 from jobd.metrics import encode
 from jobd.supervision.child import Child, Unanswered
 from jobd.supervision.ends import FAILED, End, Pauses, Verdict, judge, whole
-from jobd.supervision.handover import Plan, command
+from jobd.supervision.handover import Plan
 from jobd.supervision.tether import HURRY, STOP, plain
 from jobd.supervision.totals import Totals, counter, gauge
 
@@ -56,11 +56,11 @@ class Place:
 class Crew:
     """N places and their children."""
 
-    def __init__(self, plan: Plan, *, environment: Mapping[str, str]) -> None:
-        """`environment` is what children are to find besides our own."""
+    def __init__(self, plan: Plan, *, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """`command` starts a child; `environment` is what it is to find besides our own."""
         self._plan = plan
         self._environment = dict(environment)
-        self._command = command(plan.arguments)
+        self._command = list(command)
         self._began = time.monotonic()
         self._told = 0
         self._ending = asyncio.Event()

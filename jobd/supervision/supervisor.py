@@ -19,7 +19,7 @@ from typing import Final
 from jobd.logs import line, write_lines
 from jobd.supervision.child import Unanswered
 from jobd.supervision.crew import Crew, Place
-from jobd.supervision.handover import Plan
+from jobd.supervision.handover import Plan, command
 
 logger = logging.getLogger("jobd.supervisor")
 
@@ -38,7 +38,7 @@ def supervise(plan: Plan, *, environment: Mapping[str, str] | None = None) -> in
 
 
 async def _supervise(plan: Plan, environment: Mapping[str, str]) -> int:
-    crew = Crew(plan, environment=environment)
+    crew = Crew(plan, command=command(plan.arguments), environment=environment)
     server = None
     if plan.http_host is not None:
         from jobd.api.probes import create_app
@@ -73,13 +73,16 @@ async def _supervise(plan: Plan, environment: Mapping[str, str]) -> int:
 class Watch:
     """Finds children that live and do not work, and those that do not end."""
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: Crew, *, every: float = WATCH_SECONDS, patience: int = PATIENCE) -> None:
+        """Ask every so many seconds; so many questions in a row may be left unanswered."""
         self._crew = crew
+        self._every = every
+        self._patience = patience
 
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
-            await asyncio.sleep(WATCH_SECONDS)
+            await asyncio.sleep(self._every)
             self._crew.kill_overdue()
             await asyncio.gather(*[self._look(place) for place in self._crew.places])
 
@@ -88,11 +91,11 @@ class Watch:
         if child is None or not child.started or self._crew.stopping:
             return
         try:
-            reason = await child.ask("stalled", seconds=WATCH_SECONDS)
+            reason = await child.ask("stalled", seconds=self._every)
         except Unanswered:
             # Counted, not timed: when the whole machine slept, nobody was slow.
             child.missed += 1
-            if child.missed >= PATIENCE:
+            if child.missed >= self._patience:
                 self._crew.retire(place, "its control thread does not answer", kill=True)
             return
         child.missed = 0
