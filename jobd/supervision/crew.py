@@ -31,8 +31,8 @@ ASK_SECONDS: Final = 3.0
 """Below the limit of a probe: who answers in time is heard, whatever the others do."""
 
 LAST_SECONDS: Final = 60.0
-"""How long after its grace a child that was told to end may live: cancelled handlers and an outage of the
-database take their time, but it ends by itself well before."""
+"""How long a child may go on after its grace: cancelled handlers and an outage of the database take their
+time, but it ends by itself well before."""
 
 GONE_SECONDS: Final = 10.0
 """How soon a killed process is gone, unless the kernel itself holds it."""
@@ -56,11 +56,22 @@ class Place:
 class Crew:
     """N places and their children."""
 
-    def __init__(self, plan: Plan, *, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """`command` starts a child; `environment` is what it is to find besides our own."""
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        last_seconds: float = LAST_SECONDS,
+    ) -> None:
+        """`command` starts a child; `environment` is what it is to find besides our own.
+
+        A child that was told to end is killed `last_seconds` after its grace.
+        """
         self._plan = plan
         self._environment = dict(environment)
         self._command = list(command)
+        self._last_seconds = last_seconds
         self._began = time.monotonic()
         self._told = 0
         self._ending = asyncio.Event()
@@ -99,7 +110,7 @@ class Crew:
         """Begin to end, as SIGTERM does; called again, cut the grace."""
         self._told = min(self._told + 1, HURRY)
         grace = self._plan.grace_seconds if self._told == STOP else 0.0
-        due = time.monotonic() + grace + LAST_SECONDS
+        due = time.monotonic() + grace + self._last_seconds
         self._end_by = due if self._end_by is None else min(due, self._end_by)
         self._ending.set()
         for child in self._children():
@@ -127,7 +138,7 @@ class Crew:
     def kill_overdue(self) -> None:
         """kill -9 those that were told to end too long ago."""
         now = time.monotonic()
-        longest = self._plan.grace_seconds + LAST_SECONDS
+        longest = self._plan.grace_seconds + self._last_seconds
         for place in self.places:
             child = place.child
             if child is None or child.killed_at is not None:
