@@ -45,3 +45,7 @@ def _supervise() -> int:
         from jobd.cli.shape import report
 
         return report(error)
+    except Exception as error:
+        from jobd.cli.shape import report_unexpected
+
+        return report_unexpected(error)

@@ -74,6 +74,7 @@ class Tether:
         self._socket.set_inheritable(False)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_SECONDS, 0))
         self._sending = threading.Lock()
+        self._said_last = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._condition: Condition[list[Depth]] | None = None
         self._counts: Metrics | None = None
@@ -98,7 +99,11 @@ class Tether:
             self._condition = None
             if counts is not None:
                 # Shielded by being no await: the loop is told to end, and this is the last it does.
-                self._send({"say": "ended", "metrics": plain(counts.families((), {}))})
+                self._send({"say": "ended", "metrics": plain(counts.families((), {}))}, last=True)
+
+    def close(self) -> None:
+        """Give the line up, for a process that does not become a daemon after all."""
+        self._socket.close()
 
     def _read(self, orders: Orders) -> None:
         with contextlib.suppress(OSError), self._socket.makefile("rb") as lines:
@@ -111,6 +116,7 @@ class Tether:
                         asyncio.run_coroutine_threadsafe(self._reply(order), self._loop)
         logger.warning("the supervisor is gone: ending")
         orders.told(STOP)
+        self.close()
 
     async def _reply(self, order: Mapping[str, Any]) -> None:
         condition = self._condition
@@ -155,9 +161,12 @@ class Tether:
         known = answer is None or isinstance(answer, (str, list))
         self._send({"id": id, "answer": answer if known else plain(answer)})
 
-    def _send(self, message: Mapping[str, Any]) -> None:
+    def _send(self, message: Mapping[str, Any], *, last: bool = False) -> None:
         content = json.dumps(message, default=str).encode() + b"\n"
         with self._sending:
+            if self._said_last:  # an answer that took its time: older counts must not follow the last ones
+                return
+            self._said_last = last
             try:
                 self._socket.sendall(content)
             except OSError:
