@@ -90,8 +90,8 @@ async def test_a_killed_process_is_replaced_and_its_jobs_run_again(
     ids = await waiting_jobs(board, gate, 10)
     before = crew.pids
     os.kill(before[1], signal.SIGKILL)
-    _, answer = await eventually(lambda: readiness(crew), until=lambda answer: answer[0] == 503)
-    assert answer["reasons"] == ["process 1: has ended (SIGKILL) and is being replaced"]
+    red = 503, ["process 1: has ended (SIGKILL) and is being replaced"]
+    await eventually(lambda: readiness(crew), until=lambda answer: (answer[0], answer[1]["reasons"]) == red)
     line = await crew.told("process ended, replacing it")
     assert (line["process"], line["detail"], line["pause_seconds"]) == (1, "SIGKILL", 0)
     await ready(crew)
@@ -107,14 +107,14 @@ async def test_totals_are_sums_and_do_not_go_back_when_a_process_dies(daemons: D
     await board.jobs.enqueue_many("noop", [{}] * 40)
     await eventually(lambda: finished(crew), until=lambda now: now == 40)
     assert (await numbers(crew))["jobd_slots"] == 6
-    os.kill(crew.pids[2], signal.SIGKILL)
+    first = crew.pids[2]
+    os.kill(first, signal.SIGKILL)
     seen = [40.0]
 
     async def count() -> bool:
         seen.append(await finished(crew))
-        return len(crew.lines) > 0 and (await readiness(crew))[0] == 200 and crew.pids[2] != first
+        return crew.pids[2] != first and (await readiness(crew))[0] == 200
 
-    first = crew.pids[2]
     await eventually(count, timeout=20)
     assert set(seen) == {40.0}
     await board.jobs.enqueue_many("noop", [{}] * 5)
