@@ -43,6 +43,7 @@ from jobd.store import Store
 
 if TYPE_CHECKING:
     from jobd.api.server import HttpServer
+    from jobd.metrics import Metrics
     from jobd.settings import Settings
 
 
@@ -270,14 +271,19 @@ class Assembly:
             stopping=stopping,
         )
 
-    def http(self, condition: DaemonCondition) -> HttpServer:
-        """The server, with its port taken: a daemon without its probes must not begin to work."""
-        from jobd.api.probes import create_app
-        from jobd.api.server import HttpServer
+    def metrics(self) -> Metrics:
+        """What is counted from now on."""
         from jobd.metrics import Metrics
 
         metrics = Metrics(self.heard, version=__version__)
         metrics.declare((handler.queue, handler.kind) for handler in self.jobs.registry)
+        return metrics
+
+    def http(self, condition: DaemonCondition, metrics: Metrics) -> HttpServer:
+        """The server, with its port taken: a daemon without its probes must not begin to work."""
+        from jobd.api.probes import create_app
+        from jobd.api.server import HttpServer
+
         app = create_app(condition, metrics)
         server = HttpServer(app, host=self.settings.http_host, port=self.settings.http_port)
         server.bind()

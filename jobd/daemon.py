@@ -20,6 +20,7 @@ import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -45,6 +46,7 @@ from jobd.store import Store
 if TYPE_CHECKING:
     from jobd.api.server import HttpServer
     from jobd.settings import Settings
+    from jobd.supervision.tether import Tether
 
 ROLES = ("worker", "scheduler", "http")
 FENCED = 70
@@ -65,8 +67,12 @@ class Daemon:
         queues: Sequence[str] = (),
         until_idle: bool = False,
         standalone: bool = False,
+        tether: Tether | None = None,
     ) -> None:
-        """`standalone`: the process is ours, and may be ended at once when it must be."""
+        """`standalone`: the process is ours, and may be ended at once when it must be.
+
+        With a `tether` the supervisor at its other end owns the port, and asks for what is shown there.
+        """
         if unknown := set(roles) - set(ROLES):
             raise ConfigError("roles", sorted(unknown), f"choose from {', '.join(ROLES)}")
         if settings.database_url is None:
@@ -80,6 +86,7 @@ class Daemon:
         self.queues = served_queues(jobs, settings, queues)
         self.until_idle = until_idle
         self.standalone = standalone
+        self.tether = tether
         self.log = get_logger("jobd.daemon")
         self.exit_code = 0
         self.http: HttpServer | None = None
@@ -171,8 +178,9 @@ class Daemon:
         control = self._control
         pulse = Pulse(self._loop)
         condition = parts.condition(pulse, stopping=self._stop.is_set)
-        if "http" in self.roles:
-            self.http = parts.http(condition)
+        metrics = parts.metrics() if "http" in self.roles else None
+        if metrics is not None and self.tether is None:
+            self.http = parts.http(condition, metrics)
         async with AsyncExitStack() as stopping, asyncio.TaskGroup() as tasks:
             finisher = parts.finisher(durable=self._durable)
             writing = tasks.create_task(finisher.run(), name="jobd:finisher")
@@ -218,6 +226,8 @@ class Daemon:
                 concurrency=self.settings.concurrency,
                 address=self.http.address if self.http else None,
             )
+            if self.tether is not None:
+                control.spawn("tether", partial(self.tether.serve, condition, metrics))
             self.ready.set()
             await self._stop.wait()
             await self._take_down(control, executor, caller, finisher, heartbeat, leader, claiming)
@@ -284,7 +294,7 @@ class Daemon:
             self.log.error("results could not be written before the end", lost=len(finisher))
         await control.stop("heartbeat", "watch", "pulse")
         await self._goodbye(control, heartbeat, leader)
-        await control.stop("http")
+        await control.stop("http", "tether")
         with contextlib.suppress(JobdError):
             await control.asked(self._parts.close_control_links())
         await control.end()

@@ -53,14 +53,20 @@ def get_logger(name: str, **fields: Any) -> BoundLogger:
     return logger.bind(**fields)
 
 
-def configure_logs(level: str, *, stream: TextIO | None = None) -> LineHandler:
+def configure_logs(level: str, *, stream: TextIO | None = None, process: int | None = None) -> LineHandler:
     """Send every log line of this process to `stream` (stderr), at `level` and above.
 
     For processes that are jobd's own. Replaces what an earlier call, or a plain `basicConfig`, had
-    set up. The handler that is returned counts the lines it lost.
+    set up. `process` is shown in each line, where several processes share a stream. The handler that is
+    returned counts the lines it lost.
     """
     _import_structlog_without_rich()
-    handler = LineHandler(sys.stderr if stream is None else stream)
+    return write_lines(level, stream=stream, process=process)
+
+
+def write_lines(level: str, *, stream: TextIO | None = None, process: int | None = None) -> LineHandler:
+    """`configure_logs` for a process without structlog; its own lines are `line`s."""
+    handler = LineHandler(sys.stderr if stream is None else stream, process=process)
     root = logging.getLogger()
     for other in list(root.handlers):
         # Subclasses stay: they are somebody's deliberate choice, such as a test's capture.
@@ -74,15 +80,21 @@ def configure_logs(level: str, *, stream: TextIO | None = None) -> LineHandler:
     return handler
 
 
+def line(event: str, /, **fields: Any) -> object:
+    """A message with fields, for a logger of the standard library: `logger.info(line("started", pid=7))`."""
+    return _Line({"event": event, **fields})
+
+
 class LineHandler(logging.Handler):
     """Writes one line a record, and never raises: a log that cannot be written is counted as lost.
 
     Neither a reader that went away nor a full disk may end a daemon that is running jobs.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, process: int | None = None) -> None:
         super().__init__()
         self.lost = 0
+        self._process = process
         self._stream = stream
         try:
             terminal = stream.isatty()
@@ -93,11 +105,14 @@ class LineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = self._render(_fields_of(record))
+            fields = _fields_of(record)
+            if self._process is not None:
+                fields.setdefault("process", self._process)
+            text = self._render(fields)
             try:
-                self._stream.write(line + "\n")
+                self._stream.write(text + "\n")
             except UnicodeEncodeError:
-                self._stream.write(line.encode("ascii", "backslashreplace").decode() + "\n")
+                self._stream.write(text.encode("ascii", "backslashreplace").decode() + "\n")
             self._stream.flush()
         except BrokenPipeError:
             self.lost += 1

@@ -146,6 +146,17 @@ class Metrics:
             self._run.observe(labels, ())
             self._dead.labels(*labels)
 
+    def families(self, depths: Sequence[Depth] | None, gauges: Mapping[str, float]) -> Iterator[Metric]:
+        """Everything that the page shows; what the arguments mean, `render` tells."""
+        gauges = {"database_up": 1, **gauges} if depths is not None else {**gauges, "database_up": 0}
+        for metric in self._registry.collect():
+            # The library's switch for `_created` is global, and the process may be somebody else's too.
+            created = f"{metric.name}_created"
+            metric.samples = [sample for sample in metric.samples if sample.name != created]
+            yield metric
+        yield from _process_gauges(gauges)
+        yield from _queue_gauges(depths or ())
+
     def render(
         self, depths: Sequence[Depth] | None, gauges: Mapping[str, float], *, accept: str = ""
     ) -> tuple[bytes, str]:
@@ -154,14 +165,7 @@ class Metrics:
         `depths` is None when the database did not answer: then no queue is reported, and
         `jobd_database_up` is 0. A name that is not in GAUGES raises ValueError.
         """
-        # The library trips over versions that are none, so it is told only which of two formats.
-        openmetrics = "application/openmetrics-text"
-        encode, content_type = choose_encoder(
-            f"{openmetrics}; version=1.0.0" if openmetrics in accept else ""
-        )
-        gauges = {"database_up": 1, **gauges} if depths is not None else {**gauges, "database_up": 0}
-        page = _Page(self._registry, [*_process_gauges(gauges), *_queue_gauges(depths or ())])
-        return encode(page), content_type
+        return encode(self.families(depths, gauges), accept=accept)
 
     def _job_enqueued(self, event: JobEnqueued) -> None:
         self._enqueued.labels(*self._labels.admit(event.queue, event.kind)).inc(event.count)
@@ -192,20 +196,22 @@ class Metrics:
         self._crashed.inc(event.dead)
 
 
+def encode(families: Iterable[Metric], *, accept: str) -> tuple[bytes, str]:
+    """The page of these metrics and its content type, as `Metrics.render` returns them."""
+    # The library trips over versions that are none, so it is told only which of two formats.
+    openmetrics = "application/openmetrics-text"
+    encoder, content_type = choose_encoder(f"{openmetrics}; version=1.0.0" if openmetrics in accept else "")
+    return encoder(_Page(families)), content_type
+
+
 class _Page(Collector):
-    """One answer to a scrape: the counted metrics, then the gauges of the moment."""
+    """One answer to a scrape."""
 
-    def __init__(self, registry: CollectorRegistry, gauges: Sequence[Metric]) -> None:
-        self._registry = registry
-        self._gauges = gauges
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
 
-    def collect(self) -> Iterator[Metric]:
-        for metric in self._registry.collect():
-            # The library's switch for `_created` is global, and the process may be somebody else's too.
-            created = f"{metric.name}_created"
-            metric.samples = [sample for sample in metric.samples if sample.name != created]
-            yield metric
-        yield from self._gauges
+    def collect(self) -> Iterable[Metric]:
+        return self._families
 
 
 def _process_gauges(gauges: Mapping[str, float]) -> Iterable[Metric]:

@@ -188,6 +188,7 @@ class Settings(BaseSettings):
     database_url: Annotated[str, AfterValidator(_database_url)] | None = None
     app: Annotated[str, AfterValidator(_app)] | None = None
     concurrency: int = Field(100, ge=1, le=100_000)
+    processes: int = Field(1, ge=1, le=256)
     lease: Annotated[timedelta, _duration("500ms", "1d")] = timedelta(seconds=30)
     heartbeat: Annotated[timedelta, _duration("50ms", "8h")] = timedelta(seconds=10)
     crash_limit: int = Field(3, ge=0, le=1_000)

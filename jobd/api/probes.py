@@ -14,18 +14,19 @@ import asyncio
 import json
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
-from fastapi import FastAPI, Request, Response
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from jobd.api.headers import SecurityHeaders
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
-
-    from jobd.reader import Depth
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +34,12 @@ LIMIT_SECONDS: Final = 4.0
 """Below the 5 s that most who probe allow: an answer with a reason is worth more than their time-out."""
 
 T = TypeVar("T")
+Told = TypeVar("Told")
+Told_co = TypeVar("Told_co", covariant=True)
+Told_contra = TypeVar("Told_contra", contravariant=True)
 
 
-class Condition(Protocol):
+class Condition(Protocol[Told_co]):
     """What the daemon knows of itself. Reasons are shown to anybody who asks: no secrets in them."""
 
     def stalled(self) -> str | None:
@@ -44,7 +48,7 @@ class Condition(Protocol):
     async def unready(self) -> list[str]:
         """Why a job could not run to its end now; empty when it could. Each call looks afresh."""
 
-    async def depths(self) -> list[Depth] | None:
+    async def depths(self) -> Told_co | None:
         """How full the queues are; None when the database does not answer."""
 
     def gauges(self) -> Mapping[str, float]:
@@ -54,20 +58,19 @@ class Condition(Protocol):
         """What else a probe's answer shows: worker, version, roles, queues."""
 
 
-class MetricsPage(Protocol):
-    """What `/metrics` shows; `jobd.metrics.Metrics` is one."""
+class MetricsPage(Protocol[Told_contra]):
+    """What `/metrics` shows; `jobd.metrics.Metrics` is one, of the depths of queues."""
 
     def render(
-        self, depths: Sequence[Depth] | None, gauges: Mapping[str, float], *, accept: str = ""
+        self, depths: Told_contra | None, gauges: Mapping[str, float], *, accept: str = ""
     ) -> tuple[bytes, str]:
         """Return the page and its content type."""
 
 
-def create_app(condition: Condition, metrics: MetricsPage, *, limit: float = LIMIT_SECONDS) -> ASGIApp:
+def create_app(
+    condition: Condition[Told], metrics: MetricsPage[Told], *, limit: float = LIMIT_SECONDS
+) -> ASGIApp:
     """Build the application. A question to the condition that takes `limit` seconds counts as answered no."""
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(Exception, _failed)
     unready = _Shared(condition.unready)
     depths = _Shared(condition.depths)
 
@@ -75,14 +78,11 @@ def create_app(condition: Condition, metrics: MetricsPage, *, limit: float = LIM
         body = {"status": "unhealthy" if reasons else "healthy", "reasons": reasons}
         return _json({**condition.describe(), **body}, status=503 if reasons else 200)
 
-    @app.api_route("/livez", methods=["GET", "HEAD"])
-    async def livez() -> Response:
+    async def livez(_: Request) -> Response:
         reason = condition.stalled()
         return answer([] if reason is None else [reason])
 
-    @app.api_route("/readyz", methods=["GET", "HEAD"])
-    @app.api_route("/health", methods=["GET", "HEAD"])
-    async def readyz() -> Response:
+    async def readyz(_: Request) -> Response:
         try:
             async with asyncio.timeout(limit):
                 reasons = await unready()
@@ -93,7 +93,6 @@ def create_app(condition: Condition, metrics: MetricsPage, *, limit: float = LIM
             reasons = [f"the check failed: {type(error).__name__}, see the log"]
         return answer(reasons)
 
-    @app.api_route("/metrics", methods=["GET", "HEAD"])
     async def metrics_page(request: Request) -> Response:
         try:
             async with asyncio.timeout(limit):
@@ -107,6 +106,12 @@ def create_app(condition: Condition, metrics: MetricsPage, *, limit: float = LIM
         )
         return Response(page, headers={"content-type": content_type})
 
+    routes = {"/livez": livez, "/readyz": readyz, "/health": readyz, "/metrics": metrics_page}
+    app = Starlette(
+        routes=[Route(path, answering) for path, answering in routes.items()],
+        exception_handlers={HTTPException: _refused, Exception: _failed},
+    )
+    app.router.redirect_slashes = False
     return SecurityHeaders(app)
 
 

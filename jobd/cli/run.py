@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from enum import StrEnum
 from functools import partial
 from typing import Annotated
@@ -57,6 +58,10 @@ def run(
     concurrency: Annotated[
         int | None, what("--concurrency", metavar="N", help="Run so many jobs at once.")
     ] = None,
+    processes: Annotated[
+        int | None,
+        what("--processes", metavar="N", help="Work in so many processes, with --concurrency each."),
+    ] = None,
     until_idle: Annotated[bool, what("--until-idle", help="End when no job is ready or running.")] = False,
     http_host: Annotated[
         str | None, daemon("--http-host", metavar="HOST", help="Where probes and metrics listen.")
@@ -96,17 +101,20 @@ def run(
     Examples:
       jobd run --app shop.jobs:jobs
       jobd run --app shop.jobs:jobs --queue images --concurrency 8 --only worker
+      jobd run --app shop.jobs:jobs --processes 4
       jobd run --app shop.jobs:jobs --reload
     """
     if reload:
         from jobd.cli.reload import run_reloading
 
         raise typer.Exit(run_reloading())
-    from jobd.hosting import run_forever
+    from jobd.supervision.handover import Plan, become_supervisor, take_tether
 
+    tether = take_tether()
     jobs, settings = configured(
         app=app,
         concurrency=concurrency,
+        processes=processes,
         http_host=http_host,
         http_port=http_port,
         log_level=log_level.value if log_level else None,
@@ -116,12 +124,39 @@ def run(
         database_url=database_url,
     )
     roles = frozenset(role.value for role in only) if only else None
-    if settings.app is None and (roles is None or "worker" in roles):
+    if settings.app is None and tether is None and (roles is None or "worker" in roles):
         note("JOBD_APP is not set: this daemon has no handlers of yours; say --app module:jobs")
+    plan = None
+    if tether is None and settings.processes > 1:
+        plan = Plan(
+            processes=settings.processes,
+            arguments=sys.argv[1:],
+            http_host=settings.http_host if roles is None or "http" in roles else None,
+            http_port=settings.http_port,
+            log_level=settings.log_level,
+            grace_seconds=settings.shutdown_grace.total_seconds(),
+            until_idle=until_idle,
+        )
+        if settings.database_url is not None:
+            become_supervisor(plan)
     # The daemon migrates by itself, as JOBD_MIGRATE says.
     with database(settings, migrates=False) as url:
         if settings.database_url is None:
             note(f"to use it from elsewhere: export JOBD_DATABASE_URL={shlex.quote(url)}")
+        if plan is not None:
+            # This process has the server, so it stays what it is; the children find the server running.
+            from jobd.supervision.supervisor import supervise
+
+            raise typer.Exit(supervise(plan, environment={"JOBD_DATABASE_URL": url}))
+        from jobd.hosting import run_forever
+
         settings = settings.model_copy(update={"database_url": url})
-        code = run_forever(jobs, settings, roles=roles, queues=tuple(queues or ()), until_idle=until_idle)
+        code = run_forever(
+            jobs,
+            settings,
+            roles=roles,
+            queues=tuple(queues or ()),
+            until_idle=until_idle,
+            tether=tether,
+        )
     raise typer.Exit(code)

@@ -110,6 +110,39 @@ class DaemonProcess:
             self._more.notify_all()
 
 
+class CrewProcess(DaemonProcess):
+    """One `jobd run --processes N`: the supervisor, whose children log into the same stream."""
+
+    @property
+    def address(self) -> str:
+        """Where the supervisor serves HTTP."""
+        return str(self._told("started")[0]["address"])
+
+    @property
+    def pids(self) -> dict[int, int]:
+        """The children as they were told last, by their places."""
+        return {line["process"]: line["pid"] for line in self._told("process started")}
+
+    async def complete(self) -> None:
+        """Wait until every place has had a child that works."""
+        await self.told("started")
+
+    async def told(self, event: str, *, times: int = 1, timeout: float = 20.0) -> Line:
+        """Wait until the supervisor itself has logged this event so often; return the last of them."""
+        try:
+            async with asyncio.timeout(timeout), self._more:
+                await self._more.wait_for(lambda: len(self._told(event)) >= times or self._reading.done())
+        except TimeoutError:
+            raise AssertionError(f"no {event!r} within {timeout:g} s in:\n{self.output}") from None
+        assert len(self._told(event)) >= times, f"it ended without {event!r}:\n{self.output}"
+        return self._told(event)[times - 1]
+
+    def _told(self, event: str) -> list[Line]:
+        return [
+            line for line in self.lines if line["event"] == event and line.get("logger") == "jobd.supervisor"
+        ]
+
+
 class Daemons:
     """Starts daemons on one database, and ends those that still run when the test is over."""
 
@@ -124,8 +157,25 @@ class Daemons:
         await daemon.logged("started")
         return daemon
 
+    async def start_crew(self, processes: int, *flags: str, **settings: str) -> CrewProcess:
+        """`jobd run --processes`; return once all of them work."""
+        crew = await self.begin_crew(processes, *flags, **settings)
+        await crew.complete()
+        return crew
+
+    async def begin_crew(self, processes: int, *flags: str, **settings: str) -> CrewProcess:
+        """`start_crew`, without waiting for anything."""
+        crew = CrewProcess(await self._run("--processes", str(processes), *flags, **settings))
+        self.started.append(crew)
+        return crew
+
     async def begin(self, *flags: str, **settings: str) -> DaemonProcess:
         """`start`, without waiting for anything."""
+        daemon = DaemonProcess(await self._run(*flags, **settings))
+        self.started.append(daemon)
+        return daemon
+
+    async def _run(self, *flags: str, **settings: str) -> asyncio.subprocess.Process:
         chosen = {
             "database_url": self.database_url,
             "app": APP,
@@ -140,7 +190,7 @@ class Daemons:
             **settings,
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith("JOBD_")}
-        process = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "jobd", "run", *flags,
             cwd=ROOT,
             env={**environment, **{f"JOBD_{name.upper()}": value for name, value in chosen.items()}},
@@ -148,9 +198,6 @@ class Daemons:
             stderr=asyncio.subprocess.PIPE,
             limit=2**20,
         )  # fmt: skip
-        daemon = DaemonProcess(process)
-        self.started.append(daemon)
-        return daemon
 
     async def end(self) -> None:
         for daemon in self.started:

@@ -104,6 +104,10 @@ OPTIONS: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
         ("nested", "@jobs.handler", "enqueue by kind"),
     ),
     "connection-type": (option(connection=NOWHERE), ("connection", "str", "take a connection first")),
+    "processes-in-an-application": (
+        lambda jobs: jobs.running(processes=2).__aenter__(),
+        ("processes", "2", "jobd run --processes"),
+    ),
     "database-url-missing": (
         lambda jobs: Jobs().client,
         ("JOBD_DATABASE_URL", "None", "Jobs(database_url=...)"),

@@ -123,6 +123,47 @@ async def test_run_without_a_database_uses_an_embedded_one_says_so_and_stops_it(
     assert not (folder / ".jobd" / "data" / "postmaster.pid").exists()
 
 
+async def test_several_processes_share_one_embedded_database_which_ends_after_them(
+    folder: Path, app: Path, start: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBD_APP", "greeter:jobs")
+    daemon = await start("--processes", "2")
+    await daemon.logged("process started", times=2, timeout=30)
+    assert greeted("you") == "hello you"
+    daemon.terminate()
+    assert await daemon.ended() == 0
+    assert daemon.output.count("using the embedded PostgreSQL in .jobd/") == 1
+    assert daemon.output.count("export JOBD_DATABASE_URL=") == 1
+    assert "could not resign" not in daemon.output
+    assert not (folder / ".jobd" / "data" / "postmaster.pid").exists()
+
+
+async def test_several_processes_are_reloaded_together(
+    shell: str, app: Path, start: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBD_APP", "greeter:jobs")
+    daemon = await start("--reload", "--processes", "2")
+    await daemon.logged("process started", times=2)
+    app.write_text(APP.replace("ANSWER", "good morning"))
+    await daemon.logged("process started", times=4)
+    assert greeted("you") == "good morning you"
+    daemon.terminate()
+    assert await daemon.ended() == 0
+
+
+def test_a_file_of_the_application_may_be_called_jobd(shell: str, folder: Path) -> None:
+    (folder / "jobd.py").write_text("raise SystemExit('this is not the daemon')")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("jobd"), *("run", "--processes", "2", "--until-idle")],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JOBD_HTTP_PORT": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=40,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 async def test_run_reloading_goes_on_with_the_changed_application(
     shell: str, app: Path, start: Starts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

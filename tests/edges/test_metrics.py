@@ -27,6 +27,8 @@ from jobd.events import (
 from jobd.lifecycle import OUTCOMES
 from jobd.metrics import GAUGES, MAX_KINDS, MAX_PAIRS, MAX_QUEUES, Metrics
 from jobd.reader import Depth
+from jobd.supervision.crew import Crew
+from jobd.supervision.handover import Plan
 from tests.edges.served import depth, new_metrics
 
 JOB = UUID("0190a000-0000-7000-8000-000000000000")
@@ -50,6 +52,19 @@ def finished(
     return JobFinished(
         id=JOB, kind=kind, queue=queue, attempt=1, state=state, outcome=outcome, run_seconds=seconds
     )
+
+
+def supervisor() -> Crew:
+    plan = Plan(
+        processes=2,
+        arguments=[],
+        http_host=None,
+        http_port=0,
+        log_level="info",
+        grace_seconds=0,
+        until_idle=False,
+    )
+    return Crew(plan, command=[], environment={})
 
 
 def shown(metrics: Metrics, depths: Sequence[Depth] | None = (), **gauges: float) -> Series:
@@ -360,6 +375,9 @@ def test_the_documentation_names_every_metric_and_no_other() -> None:
     events.emit(JobEnqueued(kind="resize", queue="images"))
     page, _ = metrics.render([depth()], dict.fromkeys(GAUGES, 1.0))
     exposed = set(re.findall(r"^# TYPE (jobd_\w+)", page.decode(), flags=re.MULTILINE))
+
+    page, _ = supervisor().render(None, {})
+    exposed |= set(re.findall(r"^# TYPE (jobd_\w+)", page.decode(), flags=re.MULTILINE))
 
     documented = set(re.findall(r"^\| `(jobd_\w+)`", DOCS.read_text(), flags=re.MULTILINE))
 

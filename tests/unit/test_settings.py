@@ -31,6 +31,7 @@ FIXED = {
     "JOBD_DATABASE_URL": ("postgresql://h/d", "postgresql://h/d"),
     "JOBD_APP": ("shop.jobs:jobs", "shop.jobs:jobs"),
     "JOBD_CONCURRENCY": ("7", "7"),
+    "JOBD_PROCESSES": ("2", "2"),
     "JOBD_LEASE": ("9s", "9s"),
     "JOBD_HEARTBEAT": ("2s", "2s"),
     "JOBD_HTTP_HOST": ("0.0.0.0", "0.0.0.0"),
@@ -61,7 +62,7 @@ def source_of(settings: Settings, name: str) -> str:
 def test_without_anything_every_setting_has_its_default() -> None:
     settings = load_settings()
     assert settings.database_url is None
-    assert (settings.concurrency, settings.crash_limit) == (100, 3)
+    assert (settings.concurrency, settings.processes, settings.crash_limit) == (100, 1, 3)
     assert (settings.lease, settings.heartbeat) == (timedelta(seconds=30), timedelta(seconds=10))
     assert (settings.http_host, settings.http_port) == ("127.0.0.1", 8642)
     assert settings.default_timeout == timedelta(minutes=15)
@@ -170,6 +171,7 @@ def test_settings_cannot_be_changed_afterwards() -> None:
         ({"JOBD_SHUTDOWN_GRACE": "-5s"}, "", "JOBD_SHUTDOWN_GRACE = '-5s': must not be negative"),
         ({"JOBD_CONCURRENCY": "many"}, "", "JOBD_CONCURRENCY = 'many': must be a valid integer"),
         ({"JOBD_CONCURRENCY": "0"}, "", "JOBD_CONCURRENCY = '0': must be greater than or equal to 1"),
+        ({"JOBD_PROCESSES": "0"}, "", "JOBD_PROCESSES = '0': must be greater than or equal to 1"),
         ({"JOBD_CRASH_LIMIT": "-1"}, "", "JOBD_CRASH_LIMIT = '-1': must be greater than or equal to 0"),
         ({"JOBD_HTTP_PORT": "99999"}, "", "JOBD_HTTP_PORT = '99999': must be less than or equal to 65535"),
         ({"JOBD_LOG_LEVEL": "loud"}, "", "JOBD_LOG_LEVEL = 'loud': must be 'debug', 'info', 'warning'"),
