@@ -99,6 +99,7 @@ class Client:
         job = new_job(
             name,
             id=uuid7() if given is None else job_id(given),
+            fresh=given is None,
             payload=self._encoded(handler, payload),
             **self._defaults(handler, options),
         )

@@ -97,6 +97,8 @@ class NewJob:
     backoff: str | None = None
     timeout: timedelta | None = None
     headers: str | None = None
+    # The id was made for this call: nothing can stand for it yet.
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)

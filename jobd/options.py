@@ -82,6 +82,7 @@ def new_job(
     *,
     id: UUID,
     payload: str,
+    fresh: bool = False,
     max_bytes: int,
     queue: str,
     run_at: datetime | None = None,
@@ -108,6 +109,7 @@ def new_job(
         raise ConfigError("deadline_policy", deadline_policy, "needs a delay_tolerance: late by how much?")
     return NewJob(
         id=id,
+        fresh=fresh,
         kind=kind,
         payload=payload,
         queue=check_name("queue", queue),

@@ -250,7 +250,7 @@ def enqueue_arguments(job: NewJob, *, now: datetime | None = None) -> tuple[Any,
     return (
         job.kind, job.payload, job.queue, job.run_at, job.delay, job.priority, job.tenant_id, job.use_case,
         job.unique_key, job.concurrency_key, job.delay_tolerance, job.deadline_policy, job.max_attempts,
-        job.backoff, job.timeout, job.headers, now, str(job.id),
+        job.backoff, job.timeout, job.headers, now, job.fresh, str(job.id),
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 -- the door for every language; the others serve the blocks in the files beside this one.
 -- A function whose arguments change gets a new signature; the old one stays for one release, and never do two
 -- signatures of a name both have defaults for all that differs. Every change raises this number:
--- functions: 1
+-- functions: 2
 
 create or replace function jobd.uuid7() returns uuid
 language sql volatile parallel safe set search_path = pg_catalog
@@ -102,6 +102,9 @@ begin
 end
 $$;
 
+drop function if exists jobd.enqueue(text, jsonb, text, timestamptz, interval, integer, text, text, text, text, interval,
+                                     text, integer, jsonb, interval, jsonb, timestamptz, uuid);
+
 create or replace function jobd.enqueue(
     kind            text,
     payload         jsonb default '{}',
@@ -120,18 +123,20 @@ create or replace function jobd.enqueue(
     timeout         interval default null,
     headers         jsonb default null,
     now             timestamptz default null,
+    fresh           boolean default false,
     inout id        uuid default null,
     out created     boolean
 )
 language plpgsql volatile
 as $$
 -- Put one job into the queue. `created` is false when job `id` already stood for it: the same id
--- was enqueued before (also if it finished since), or an unfinished job holds the unique key.
+-- was enqueued before (also if it finished since), or an unfinished job holds the unique key. `fresh` says
+-- that the id was made for this call, which spares the look into the history.
 #variable_conflict use_column
 declare
     moment   timestamptz := coalesce(enqueue.now, pg_catalog.now());
     due      timestamptz := coalesce(enqueue.run_at, coalesce(enqueue.now, pg_catalog.now()) + coalesce(enqueue.delay, '0'));
-    repeated boolean := enqueue.id is not null;
+    repeated boolean := enqueue.id is not null and not coalesce(enqueue.fresh, false);
     holder   record;
 begin
     perform jobd.check_job(enqueue.kind, enqueue.queue, enqueue.deadline_policy, enqueue.unique_key,
@@ -176,8 +181,11 @@ begin
         end if;
         -- Whoever stood in the way finished between the insert and the look: try again.
     end loop;
-    if due <= moment then
-        perform jobd.wake(array[enqueue.queue]);
+    -- As in jobd.wake, whose call would cost as much as the insert.
+    if due <= moment and exists (select from jobd.workers w
+                                  where w.sleeping_until > clock_timestamp() and w.lease_until > clock_timestamp()
+                                    and enqueue.queue = any (w.queues)) then
+        perform pg_notify('jobd_wake', enqueue.queue);
     end if;
 end
 $$;

@@ -6,14 +6,15 @@
 -- fence, and no statement about a run asks for `state`: with stale statistics the planner would take
 -- the tiny-looking index on running jobs and join all of it.
 
--- name: enqueue (kind, payload, queue, run_at, delay, priority, tenant_id, use_case, unique_key, concurrency_key, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, now, id)
+-- name: enqueue (kind, payload, queue, run_at, delay, priority, tenant_id, use_case, unique_key, concurrency_key, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, now, fresh, id)
 -- nowhere -> scheduled | ready. Returns the id that stands for the job, and whether this call made it.
 select id, created
   from jobd.enqueue(kind => $1::text, payload => $2::text::jsonb, queue => $3::text, run_at => $4::timestamptz,
                     delay => $5::interval, priority => $6::int, tenant_id => $7::text, use_case => $8::text,
                     unique_key => $9::text, concurrency_key => $10::text, delay_tolerance => $11::interval,
                     deadline_policy => $12::text, max_attempts => $13::int, backoff => $14::text::jsonb,
-                    timeout => $15::interval, headers => $16::text::jsonb, now => $17::timestamptz, id => $18::uuid)
+                    timeout => $15::interval, headers => $16::text::jsonb, now => $17::timestamptz, fresh => $18::bool,
+                    id => $19::uuid)
 
 -- name: enqueue_many (kind, payloads, queue, run_at, delay, priority, tenant_id, use_case, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, now, ids)
 -- nowhere -> scheduled | ready, all or none. Returns how many.
