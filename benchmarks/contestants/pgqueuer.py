@@ -104,7 +104,8 @@ FUTURE = """
         insert into pgqueuer (id, priority, entrypoint, payload, execute_after, status)
         select id, 0, 'noop', n::text::bytea, now() + interval '365 days', 'queued' from input
         returning id, entrypoint, priority)
-    insert into pgqueuer_log (job_id, status, entrypoint, priority) select id, 'queued', entrypoint, priority from made
+    insert into pgqueuer_log (job_id, status, entrypoint, priority)
+    select id, 'queued', entrypoint, priority from made
 """
 PAST = """
     insert into pgqueuer_log (job_id, status, entrypoint, priority, aggregated)

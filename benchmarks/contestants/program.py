@@ -17,7 +17,8 @@ It hands its functions over, by the name of the verb:
     produce(load)        -> load.run(send) or load.run_threads(send), unchanged
     work(concurrency)    -> None, after SIGTERM or SIGINT; see until_signal() and on_signal()
     describe()           -> {"unfinished": ..., "completed": ...}
-    future(count), past(count) -> seconds, or (jobs, seconds) where the count is another
+    future(count), past(count) -> seconds, or (jobs, seconds) where the count is another,
+                            or the whole line as a dict, like enqueue with more to tell
 
 Functions may be coroutine functions: they run by asyncio.run(). A verb that is left out, or that raises
 Unsupported, ends the program with code 2. Standard output carries nothing but the JSON line: what a
@@ -93,7 +94,7 @@ def on_signal(stop: Callable[[], object], *, loop: asyncio.AbstractEventLoop | N
 
 
 class Load:
-    """Single enqueues, `tasks` at a time in one process, for `seconds`, as fast as they go or at `rate` in all.
+    """Single enqueues, `tasks` at a time in one process, for `seconds`: as they go, or at `rate` in all.
 
     With a rate, each task has slots of its own, `tasks / rate` apart and moved by up to a quarter of that
     either way, so that nothing locks to a poll's phase. A task that is late goes on at once.
@@ -195,6 +196,8 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace, verb: Callable[..., Any]) -> Any:
     if arguments.verb in ("enqueue", "future", "past"):
         answer = _result(verb(arguments.count))
+        if isinstance(answer, dict):
+            return answer
         jobs, seconds = answer if isinstance(answer, tuple) else (arguments.count, answer)
         return {"jobs": jobs, "seconds": seconds}
     if arguments.verb == "produce":

@@ -1,0 +1,178 @@
+"""The bars of issue "as fast as PostgreSQL itself allows", and whether a run's results reach them.
+
+Two ways to judge. A bar further than 1.5x from one is held against the ratio of medians of the interleaved
+rounds. A nearer one is held against ABBA pairs, by the one-sided 90 % bound of the pairs' median ratio
+(bounds.lower_bound): it holds when even the bound reaches it, it does not when even the opposite bound stays
+below, and there is no verdict between. The same bound over A/A pairs is the machine's own spread: where that
+alone misses the bar, no verdict is given either.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.bounds import lower_bound, upper_bound
+from benchmarks.contestant import OWN
+from benchmarks.results import Results, Walk
+
+HOLDS, FAILS, NONE = "holds", "does not hold", "no verdict"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One bar, what was measured, and the judgement."""
+
+    bar: str
+    measured: str
+    judgement: str
+
+
+def at_least(bar: float, walk: Walk | None) -> tuple[str, str]:
+    """Judge A/B >= bar by pairs."""
+    if walk is None:
+        return "-", NONE
+    ratios, same = walk.ratios, walk.same_ratios
+    return _judged(bar, ratios, same)
+
+
+def at_most(bar: float, walk: Walk | None) -> tuple[str, str]:
+    """Judge A/B <= bar by pairs."""
+    if walk is None:
+        return "-", NONE
+    measured, judgement = _judged(
+        1 / bar, [1 / ratio for ratio in walk.ratios], [1 / ratio for ratio in walk.same_ratios]
+    )
+    return f"{statistics.median(walk.ratios):.3f} ({measured.partition('(')[2]}", judgement
+
+
+def _judged(bar: float, ratios: Sequence[float], same: Sequence[float]) -> tuple[str, str]:
+    low, high = lower_bound(ratios), upper_bound(ratios)
+    if low is None or high is None:
+        return f"{len(ratios)} pairs are too few", NONE
+    # Neighbours in either order: what the machine does to a ratio that is one.
+    spread = lower_bound(same), lower_bound([1 / ratio for ratio in same])
+    known = [bound for bound in spread if bound is not None]
+    noise = min(known) if known else 0.0
+    measured = (
+        f"{statistics.median(ratios):.3f} (90 % bounds {low:.3f} and {high:.3f}, {len(ratios)} pairs;"
+        f" A/A {noise:.3f})"
+    )
+    if bar < 1 and noise < bar:
+        return f"{measured}: the machine's own spread is wider than the bar", NONE
+    if low >= bar:
+        return measured, HOLDS
+    return measured, FAILS if high < bar else NONE
+
+
+def ratio_at_least(bar: float, ours: float | None, theirs: float | None) -> tuple[str, str]:
+    """Judge a ratio of medians."""
+    if ours is None or not theirs:
+        return "-", NONE
+    return f"{ours / theirs:.2f}", HOLDS if ours / theirs >= bar else FAILS
+
+
+def value_at_most(bar: float, value: float | None, unit: str = "") -> tuple[str, str]:
+    """Judge a median by itself."""
+    if value is None:
+        return "-", NONE
+    return f"{value:,.4g}{unit}", HOLDS if value <= bar else FAILS
+
+
+def best(
+    results: Results, workload: str, names: Sequence[str], metric: str, *, least: bool = False
+) -> float | None:
+    """The best median of several contestants."""
+    medians = [value for name in names if (value := results.median(workload, name, metric)) is not None]
+    return (min if least else max)(medians) if medians else None
+
+
+def verdicts(results: Results) -> list[Verdict]:
+    """Every bar, in the issue's order."""
+    stores = results.environment.get("stores", {})
+    rivals = {
+        store: [name for name, of in stores.items() if of == store and name not in OWN]
+        for store in ("postgresql", "redis")
+    }
+
+    def median(workload: str, metric: str, variant: str = "") -> float | None:
+        return results.median(workload, "jobd", metric, variant)
+
+    limit = best(results, "drain", ("bare", "bare_fused"), "drain_per_second")
+    rate = median("drain", "drain_per_second")
+    judged: list[tuple[str, tuple[str, str]]] = [
+        (
+            "drain: at least 2.2x PgQueuer",
+            ratio_at_least(2.2, rate, results.median("drain", "pgqueuer", "drain_per_second")),
+        ),
+        (
+            "drain: at least 10x any Redis rival",
+            ratio_at_least(10, rate, best(results, "drain", rivals["redis"], "drain_per_second")),
+        ),
+        ("drain: at least 0.65 of the bare statements", ratio_at_least(0.65, rate, limit)),
+        ("latency: p50 within 10 % of SAQ on Redis", at_most(1.10, results.walk("latency p50"))),
+        (
+            "latency: p99 below every PostgreSQL rival",
+            _below(
+                median("latency", "p99_ms"),
+                best(results, "latency", rivals["postgresql"], "p99_ms", least=True),
+            ),
+        ),
+        (
+            "latency: p99 under 15 ms at 1,000 jobs/s offered",
+            value_at_most(15, median("latency", "offered_p99_ms"), " ms"),
+        ),
+        ("steady: at least 75 % of the bare inserts", at_least(0.75, results.walk("steady"))),
+        ("steady: backlog flat", value_at_most(0.02, median("steady", "backlog_slope"), " of the rate")),
+        (
+            "producers: at most 10 % lost to notification, under load",
+            at_least(0.90, results.walk("producers load")),
+        ),
+        (
+            "producers: at most 10 % lost to notification, idle",
+            at_least(0.90, results.walk("producers idle")),
+        ),
+        (
+            "enqueue_many of a million: at least 60 % of bare COPY",
+            ratio_at_least(
+                0.60,
+                median("bulk", "enqueue_per_second"),
+                results.median("bulk", "bare", "enqueue_per_second"),
+            ),
+        ),
+        (
+            "enqueue_many of a million: at most 16 bytes a job + 32 MB",
+            value_at_most(1.0, median("bulk", "memory_of_allowed"), " of that"),
+        ),
+        ("backlog: drain at least 90 % of without", at_least(0.90, results.walk("backlog"))),
+        ("held snapshot: last quarter at least 85 % of the first", at_least(0.85, results.walk("snapshot"))),
+        (
+            "cost: at most 0.02 round trips a job",
+            value_at_most(0.02, median("round trips", "round_trips")),
+        ),
+        ("cost: at most 0.01 commits a job", value_at_most(0.01, median("drain", "commits"))),
+        ("cost: at most 1,500 bytes of WAL a job", value_at_most(1500, median("drain", "wal_bytes"))),
+        ("cost: worker CPU at most 30 us a job", value_at_most(30, median("drain", "worker_us"), " us")),
+        ("cost: database CPU at most 20 us a job", value_at_most(20, median("drain", "database_us"), " us")),
+        (
+            "processes: two on 10 ms of CPU at least 1.8x one",
+            ratio_at_least(
+                1.8,
+                median("processes", "drain_per_second", "2 processes"),
+                median("processes", "drain_per_second", "1 process"),
+            ),
+        ),
+        ("four daemons at least 0.9 of one", at_least(0.90, results.walk("fleet"))),
+        *(
+            (f"growth: {name} within 1.3x", at_most(1.3, results.walk(f"growth {name}")))
+            for name in ("claim", "stage", "finish", "rescue", "prune")
+        ),
+    ]
+    return [Verdict(bar, measured, judgement) for bar, (measured, judgement) in judged]
+
+
+def _below(ours: float | None, theirs: float | None) -> tuple[str, str]:
+    if ours is None or theirs is None:
+        return "-", NONE
+    return f"{ours:.2f} ms, the best of them {theirs:.2f} ms", HOLDS if ours < theirs else FAILS
