@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 import time
+import traceback
 
 from benchmarks.bench import Bench, OutOfTime
 from benchmarks.machine import description
@@ -18,11 +19,7 @@ from benchmarks.verdicts import verdicts
 def main() -> None:
     options = parse()
     results = run(options)
-    judged = [] if options.quick else verdicts(results)
-    table = markdown(results, judged)
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "results.json").write_text(results.as_json() + "\n")
-    (options.results / "results.md").write_text(table)
+    table = write(results, options)
     if importlib.util.find_spec("matplotlib"):
         from benchmarks.charts import draw
 
@@ -30,6 +27,15 @@ def main() -> None:
     else:
         print("no charts: run with `uv run --group bench`", file=sys.stderr)
     print(results.as_json() if options.print_json else table)
+
+
+def write(results: Results, options: Options) -> str:
+    """Write what there is by now; return the table."""
+    table = markdown(results, [] if options.quick else verdicts(results))
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / "results.json").write_text(results.as_json() + "\n")
+    (options.results / "results.md").write_text(table)
+    return table
 
 
 def run(options: Options) -> Results:
@@ -50,7 +56,8 @@ def run(options: Options) -> Results:
             "stores": {each.name: each.about.store for each in bench.contestants},
         }
         for workload in options.workloads:
-            importlib.import_module(f"benchmarks.workloads.{workload}").run(bench)
+            _one(bench, workload)
+            write(bench.results, options)
     except OutOfTime:
         bench.note("--quick: five minutes are over, the rest was left out")
     except KeyboardInterrupt:
@@ -59,6 +66,17 @@ def run(options: Options) -> Results:
         bench.close()
     bench.results.environment["minutes"] = round((time.time() - started) / 60, 1)
     return bench.results
+
+
+def _one(bench: Bench, workload: str) -> None:
+    """A workload that breaks takes no other with it: hours of measuring stand behind it."""
+    try:
+        importlib.import_module(f"benchmarks.workloads.{workload}").run(bench)
+    except (OutOfTime, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        bench.note(f"{workload}: broken: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
 
 
 if __name__ == "__main__":

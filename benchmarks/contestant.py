@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +69,13 @@ def names() -> list[str]:
     return [*OWN, *rivals]
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Contestant:
     """Runs the verbs of one program against one store."""
 
     name: str
     about: Declared
     interpreter: Path
-    failed: str | None = field(default=None)
 
     @property
     def durable(self) -> bool:

@@ -18,7 +18,7 @@ import psycopg
 
 from benchmarks.machine import cpu_seconds
 from benchmarks.venvs import Missing
-from jobd.embedded import EmbeddedPostgres
+from jobd.embedded import PORT, SUPERUSER, EmbeddedPostgres
 
 SETTINGS = {
     "shared_buffers": "1GB",
@@ -78,7 +78,8 @@ class Postgres:
 
     def pgbench(self, *arguments: str) -> str:
         """What pgbench prints."""
-        return self._server.run("pgbench", *arguments).stdout
+        server = ("-h", str(self._server.sockets), "-p", str(PORT), "-U", SUPERUSER)
+        return self._server.run("pgbench", *server, *arguments).stdout
 
     def cpu_seconds(self, *, without: int) -> float:
         """CPU of all of the server's processes but the harness's own backend."""

@@ -53,7 +53,7 @@ def run(bench: Bench) -> None:
     cases = []
     for contestant in bench.contestants:
         try:
-            sizes[contestant.name] = _size(bench, contestant)
+            sizes[contestant.name] = size(bench, contestant)
         except (Failed, Unsupported) as error:
             bench.note(f"drain, {contestant.name}: failed: {error}")
             continue
@@ -64,7 +64,7 @@ def run(bench: Bench) -> None:
             bench.rounds("round trips", [case], lambda case: _round_trips(bench, case.contestant), rounds=1)
 
 
-def _size(bench: Bench, contestant: Contestant) -> int:
+def size(bench: Bench, contestant: Contestant) -> int:
     """As many jobs as take about `drain_seconds`, in round numbers."""
     with bench.store(contestant) as store:
         contestant.run("enqueue", PILOT_JOBS, url=store.url)
