@@ -55,8 +55,8 @@ class Bench:
         self._started = time.monotonic()
 
     def _made(self, name: str) -> Contestant | None:
-        about = declared((FOLDER / f"{name}.py").read_text())
         try:
+            about = declared((FOLDER / f"{name}.py").read_text())
             if about.store == "redis":
                 self.redis  # noqa: B018 - started now, so that it is missed now
             if name in OWN:
@@ -66,10 +66,17 @@ class Bench:
                 assert about.python is not None
                 self.say(f"{name}: {', '.join(about.pins)}")
                 executable = venvs.rival(name, pins=about.pins, python=about.python, cache=self.options.cache)
-        except venvs.Missing as error:
+        except (venvs.Missing, ValueError) as error:
             self.note(f"{name} left out: {error}")
             return None
         return Contestant(name, about, Path(executable))
+
+    @property
+    def contenders(self) -> list[Contestant]:
+        """Whom a workload that is not about every rival measures: with --quick, only our own."""
+        if not self.options.quick:
+            return self.contestants
+        return [each for each in self.contestants if each.name in OWN]
 
     @property
     def postgres(self) -> Postgres:

@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.venvs import ROOT
 
 FOLDER = ROOT / "benchmarks" / "contestants"
-SUPPORT = ("program", "jobd_handlers")
+SUPPORT = ("__init__", "program", "jobd_handlers")
 OWN = ("jobd", "bare", "bare_fused")
 # A verb that takes longer than this hangs.
 VERB_SECONDS = 900

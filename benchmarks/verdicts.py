@@ -1,10 +1,10 @@
-"""The bars of issue "as fast as PostgreSQL itself allows", and whether a run's results reach them.
+"""How fast jobd is to be, bar by bar, and whether a run's results reach that.
 
 Two ways to judge. A bar further than 1.5x from one is held against the ratio of medians of the interleaved
 rounds. A nearer one is held against ABBA pairs, by the one-sided 90 % bound of the pairs' median ratio
-(bounds.lower_bound): it holds when even the bound reaches it, it does not when even the opposite bound stays
-below, and there is no verdict between. The same bound over A/A pairs is the machine's own spread: where that
-alone misses the bar, no verdict is given either.
+(bounds.lower_bound): it holds when even the bound reaches it, it does not when even the opposite bound misses
+it, and there is no verdict between. The same bound over A/A pairs is the machine's own spread: where that
+alone misses the bar, no verdict is given either, and the line says so.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from benchmarks.contestant import OWN
 from benchmarks.results import Results, Walk
 
 HOLDS, FAILS, NONE = "holds", "does not hold", "no verdict"
+PAIRS = 10
 
 
 @dataclass(frozen=True)
@@ -30,40 +31,58 @@ class Verdict:
 
 
 def at_least(bar: float, walk: Walk | None) -> tuple[str, str]:
-    """Judge A/B >= bar by pairs."""
+    """Judge by pairs whether A is at least `bar` of B."""
     if walk is None:
         return "-", NONE
-    ratios, same = walk.ratios, walk.same_ratios
-    return _judged(bar, ratios, same)
+    found = Interval.of(walk.ratios)
+    if found is None or len(walk.ratios) < PAIRS:
+        return f"{len(walk.ratios)} pairs, {PAIRS} are needed", NONE
+    alone = Interval.of(_both_ways(walk.same_ratios))
+    if bar < 1 and (alone is None or alone.low < bar):
+        return f"{found}; A/A {alone}: wider than the bar", NONE
+    judgement = HOLDS if found.low >= bar else FAILS if found.high < bar else NONE
+    return f"{found}; A/A {alone}", judgement
 
 
 def at_most(bar: float, walk: Walk | None) -> tuple[str, str]:
-    """Judge A/B <= bar by pairs."""
+    """Judge by pairs whether A is at most `bar` of B."""
     if walk is None:
         return "-", NONE
-    measured, judgement = _judged(
-        1 / bar, [1 / ratio for ratio in walk.ratios], [1 / ratio for ratio in walk.same_ratios]
-    )
-    return f"{statistics.median(walk.ratios):.3f} ({measured.partition('(')[2]}", judgement
+    found = Interval.of(walk.ratios)
+    if found is None or len(walk.ratios) < PAIRS:
+        return f"{len(walk.ratios)} pairs, {PAIRS} are needed", NONE
+    alone = Interval.of(_both_ways(walk.same_ratios))
+    if bar > 1 and (alone is None or alone.high > bar):
+        return f"{found}; A/A {alone}: wider than the bar", NONE
+    judgement = HOLDS if found.high <= bar else FAILS if found.low > bar else NONE
+    return f"{found}; A/A {alone}", judgement
 
 
-def _judged(bar: float, ratios: Sequence[float], same: Sequence[float]) -> tuple[str, str]:
-    low, high = lower_bound(ratios), upper_bound(ratios)
-    if low is None or high is None:
-        return f"{len(ratios)} pairs are too few", NONE
-    # Neighbours in either order: what the machine does to a ratio that is one.
-    spread = lower_bound(same), lower_bound([1 / ratio for ratio in same])
-    known = [bound for bound in spread if bound is not None]
-    noise = min(known) if known else 0.0
-    measured = (
-        f"{statistics.median(ratios):.3f} (90 % bounds {low:.3f} and {high:.3f}, {len(ratios)} pairs;"
-        f" A/A {noise:.3f})"
-    )
-    if bar < 1 and noise < bar:
-        return f"{measured}: the machine's own spread is wider than the bar", NONE
-    if low >= bar:
-        return measured, HOLDS
-    return measured, FAILS if high < bar else NONE
+@dataclass(frozen=True)
+class Interval:
+    """A median of ratios, and the one-sided 90 % bound on either side of it."""
+
+    low: float
+    median: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    @classmethod
+    def of(cls, ratios: Sequence[float] | tuple[Sequence[float], Sequence[float]]) -> Interval | None:
+        """None for too few; of two orders, the outer bounds."""
+        orders = ratios if isinstance(ratios, tuple) else (ratios,)
+        lows = [bound for each in orders if (bound := lower_bound(each)) is not None]
+        highs = [bound for each in orders if (bound := upper_bound(each)) is not None]
+        if not lows or not highs:
+            return None
+        return cls(min(lows), statistics.median(orders[0]), max(highs))
+
+
+def _both_ways(ratios: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+    """Which of two equal runs came first is chance: the machine's spread counts in both directions."""
+    return ratios, [1 / ratio for ratio in ratios]
 
 
 def ratio_at_least(bar: float, ours: float | None, theirs: float | None) -> tuple[str, str]:

@@ -14,7 +14,7 @@ WITHOUT, WITH = "without", "with"
 
 
 def run(bench: Bench) -> None:
-    for contestant in bench.contestants:
+    for contestant in bench.contenders:
         if contestant.durable and not contestant.name.startswith("bare"):
             try:
                 _contestant(bench, contestant)

@@ -19,7 +19,7 @@ COUNT_SECONDS = 0.5
 
 
 def run(bench: Bench) -> None:
-    cases = [Case(each) for each in bench.contestants if each.durable and each.name != "bare_fused"]
+    cases = [Case(each) for each in bench.contenders if each.durable and each.name != "bare_fused"]
     jobs = {
         case.contestant.name: bench.sizes.snapshot_jobs
         if case.contestant.name in ("jobd", "bare")

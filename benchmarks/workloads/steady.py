@@ -14,7 +14,7 @@ TASKS = 10
 
 
 def run(bench: Bench) -> None:
-    cases = [Case(each) for each in bench.contestants if each.name != "bare_fused"]
+    cases = [Case(each) for each in bench.contenders if each.name != "bare_fused"]
     bench.rounds("steady", cases, lambda case: _measure(bench, case.contestant))
     ours, bare = bench.get("jobd"), bench.get("bare")
     if ours and bare:
