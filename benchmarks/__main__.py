@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import signal
 import sys
 import time
 import traceback
@@ -18,6 +19,8 @@ from benchmarks.verdicts import verdicts
 
 def main() -> None:
     options = parse()
+    # So that `timeout` and a service manager leave no server behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     results = run(options)
     table = write(results, options)
     if importlib.util.find_spec("matplotlib"):

@@ -46,8 +46,9 @@ class Bench:
         self.options = options
         self.sizes = options.sizes
         self.results = Results()
+        # How many jobs a rival drains, once a pilot has told (workloads/drain.py).
+        self.drain_jobs: dict[str, int] = {}
         self._started = time.monotonic()
-        self._forget()
         self._postgres: Postgres | None = None
         self._redis: Redis | None = None
         self.contestants = [made for name in options.contestants if (made := self._made(name))]

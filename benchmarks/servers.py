@@ -39,6 +39,9 @@ class Postgres:
 
     def __init__(self, folder: Path) -> None:
         self._server = EmbeddedPostgres(folder, settings=SETTINGS)
+        if self._server.data.exists():  # of a run that was killed, or kept
+            self._server.halt("immediate")
+            shutil.rmtree(folder)
         self._server.start()
         self.log = self._server.log
         pid_file = self._server.data / "postmaster.pid"
