@@ -140,7 +140,11 @@ def drain(
         for worker in running:
             worker.stop()
     if ended_at is not None and last != baseline + jobs:
-        raise Failed(f"{last - baseline} of {jobs} jobs were completed in the store")
+        told = f"{last - baseline:,} completions of {jobs:,} jobs in the store"
+        # Rivals may promise less than once each; what they count twice is told.
+        if contestant.name in OWN or last < baseline + jobs:
+            raise Failed(told)
+        bench.note(f"drain, {contestant.name}: {told}")
     if last == first or (ended_at is not None and ended_at <= first_at):
         return None
     return Drained(
