@@ -2,7 +2,7 @@
 
 Fast settings, by its guide "Optimizing" (docs/userguide/optimizing.rst) and by measuring:
 - --pool solo: for jobs as short as these the way to a child process or a thread costs more than the job;
-  prefork with two children, threads and gevent do 0.5 to 0.9 of it;
+  prefork with two children and threads do no more and use more CPU, gevent does less than half;
 - worker_prefetch_multiplier=128 ("many short-running tasks ... say 64, or 128");
 - ignore_result without a result backend, no task events (the default), no rate limits
   (worker_disable_rate_limits), and --without-gossip --without-mingle;
@@ -11,7 +11,8 @@ Fast settings, by its guide "Optimizing" (docs/userguide/optimizing.rst) and by 
 
 Acknowledged messages are deleted and nothing of them is kept. Each acknowledgement is one HDEL of the
 unacknowledged messages, and Redis counts its commands: that count is `completed`. Only differences of it
-mean something. task_acks_late, so that the count follows the handler; it costs nothing that can be seen.
+mean something. task_acks_late, so that the count follows the handler; early acknowledgements
+were not faster.
 
 A job of the future is fetched at once and waits in the worker's memory, unacknowledged: the store cannot
 tell it from one that runs, and future() is not supported. past() has nothing to write.
