@@ -1,67 +1,85 @@
-"""`python -m benchmarks`: what jobd does on this machine, as tables or JSON.
-
-`drain` enqueues many jobs and drains them several times; `latency` enqueues single jobs on an idle daemon.
-"""
+"""`python -m benchmarks`: run the workloads, write results/results.json, results.md and the charts."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import json
-import statistics
-import tempfile
-from pathlib import Path
-from typing import Any
+import importlib
+import importlib.util
+import signal
+import sys
+import time
+import traceback
 
-from benchmarks.drain import drain
-from benchmarks.latency import latency
-from jobd.embedded import EmbeddedPostgres
+from benchmarks.bench import Bench, OutOfTime
+from benchmarks.machine import description
+from benchmarks.options import Options, parse
+from benchmarks.report import markdown
+from benchmarks.results import Results
+from benchmarks.verdicts import verdicts
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["drain", "latency"], default="drain")
-    parser.add_argument("--jobs", type=int, default=100_000, help="jobs a drain (default %(default)s)")
-    parser.add_argument(
-        "--concurrency", type=int, default=100, help="slots of the worker (default %(default)s)"
-    )
-    parser.add_argument("--times", type=int, default=3, help="how many drains (default %(default)s)")
-    parser.add_argument(
-        "--database-url", help="a database to use instead of an embedded one; loses schema jobd"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args()
-    if options.database_url:
-        rows = run(options.database_url, options)
+    options = parse()
+    # So that `timeout` and a service manager leave no server behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    results = run(options)
+    table = write(results, options)
+    if importlib.util.find_spec("matplotlib"):
+        from benchmarks.charts import draw
+
+        draw(results, options.results)
     else:
-        with tempfile.TemporaryDirectory(prefix="jobd-bench-") as folder:
-            server = EmbeddedPostgres(Path(folder) / "postgres", settings={"shared_buffers": "512MB"})
-            url = server.start()
-            try:
-                rows = run(url, options)
-            finally:
-                server.stop()
-    if options.json:
-        print(json.dumps(rows, indent=2))
-    elif options.what == "latency":
-        for row in rows:
-            print(", ".join(f"{name} {value:,.2f}" for name, value in row.items()))
-    else:
-        for name in rows[0]:
-            values = [row[name] for row in rows]
-            each = ", ".join(f"{value:,.2f}" for value in values)
-            print(f"{name:28} {statistics.median(values):>12,.2f}   of {each}")
+        print("no charts: run with `uv run --group bench`", file=sys.stderr)
+    print(results.as_json() if options.print_json else table)
 
 
-def run(url: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The measurements, one after the other."""
-    if options.what == "latency":
-        return [asyncio.run(latency(url, count=100, notify=notify)) for notify in (True, False)]
-    measured = [
-        asyncio.run(drain(url, count=options.jobs, concurrency=options.concurrency))
-        for _ in range(options.times)
-    ]
-    return [row.as_dict() for row in measured]
+def write(results: Results, options: Options) -> str:
+    """Write what there is by now; return the table."""
+    table = markdown(results, [] if options.quick else verdicts(results))
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / "results.json").write_text(results.as_json() + "\n")
+    (options.results / "results.md").write_text(table)
+    return table
+
+
+def run(options: Options) -> Results:
+    """Every workload that was asked for, on servers that live as long as this call."""
+    bench = Bench(options)
+    started = time.time()
+    try:
+        bench.results.environment = {
+            "run": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started)),
+            "command": "python -m benchmarks " + " ".join(sys.argv[1:]),
+            **description(),
+            **bench.servers(),
+            "rounds": options.rounds,
+            "pairs": options.sizes.pairs,
+            "contestants": {
+                each.name: " ".join(each.about.pins) or "this tree" for each in bench.contestants
+            },
+            "stores": {each.name: each.about.store for each in bench.contestants},
+        }
+        for workload in options.workloads:
+            _one(bench, workload)
+            write(bench.results, options)
+    except OutOfTime:
+        bench.note("--quick: five minutes are over, the rest was left out")
+    except KeyboardInterrupt:
+        bench.note("interrupted: the rest was left out")
+    finally:
+        bench.close()
+    bench.results.environment["minutes"] = round((time.time() - started) / 60, 1)
+    return bench.results
+
+
+def _one(bench: Bench, workload: str) -> None:
+    """A workload that breaks takes no other with it: hours of measuring stand behind it."""
+    try:
+        importlib.import_module(f"benchmarks.workloads.{workload}").run(bench)
+    except (OutOfTime, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        bench.note(f"{workload}: broken: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
 
 
 if __name__ == "__main__":

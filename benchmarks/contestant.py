@@ -1,0 +1,181 @@
+"""A contestant: a program of contestants/ and the interpreter that runs it.
+
+What it needs is read from its source and not by importing it, since its library lives elsewhere.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.venvs import ROOT
+
+FOLDER = ROOT / "benchmarks" / "contestants"
+SUPPORT = ("__init__", "program", "jobd_handlers")
+OWN = ("jobd", "bare", "bare_fused")
+# A verb that takes longer than this hangs.
+VERB_SECONDS = 900
+
+
+class Unsupported(Exception):
+    """The contestant has no such verb: the table says "-"."""
+
+
+class Failed(Exception):
+    """A contestant's program ended with an error, or did not get on."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a contestant's source says of it."""
+
+    title: str
+    pins: tuple[str, ...]
+    python: str | None
+    store: str
+
+
+def declared(source: str) -> Declared:
+    """Read the docstring's first line, PINS, PYTHON and STORE. ValueError where STORE is missing."""
+    tree = ast.parse(source)
+    values: dict[str, Any] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            if name in ("PINS", "PYTHON", "STORE"):
+                values[name] = ast.literal_eval(node.value)
+    if values.get("STORE") not in ("postgresql", "redis"):
+        raise ValueError('a contestant declares STORE = "postgresql" or "redis"')
+    title = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return Declared(
+        title=title,
+        pins=tuple(values.get("PINS", ())),
+        python=values.get("PYTHON"),
+        store=values["STORE"],
+    )
+
+
+def names() -> list[str]:
+    """Every contestant there is: ours first, then the rivals by name."""
+    rivals = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in (*SUPPORT, *OWN))
+    return [*OWN, *rivals]
+
+
+@dataclass(frozen=True, eq=False)
+class Contestant:
+    """Runs the verbs of one program against one store."""
+
+    name: str
+    about: Declared
+    interpreter: Path
+
+    @property
+    def durable(self) -> bool:
+        return self.about.store == "postgresql"
+
+    def run(self, verb: str, *arguments: object, url: str, **environment: str) -> dict[str, Any]:
+        """Run a verb to its end. Raises Unsupported, or Failed with the last lines it wrote."""
+        with tempfile.TemporaryFile("w+") as errors:
+            try:
+                done = subprocess.run(
+                    self._command(verb, *arguments),
+                    check=False,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                    cwd=ROOT,
+                    env=self._environment(url, environment),
+                    timeout=VERB_SECONDS,
+                )
+            except subprocess.TimeoutExpired:
+                raise Failed(f"{self.name} {verb}: no end after {VERB_SECONDS} s") from None
+            return self._answer(verb, done.returncode, done.stdout, errors)
+
+    def start(self, verb: str, *arguments: object, url: str, **environment: str) -> Running:
+        """Start a verb, usually `work` or a `produce` beside other things."""
+        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - Running reads it
+        process = subprocess.Popen(
+            self._command(verb, *arguments),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=ROOT,
+            env=self._environment(url, environment),
+            start_new_session=True,  # so that kill() reaches what it started
+        )
+        return Running(self, verb, process, errors)
+
+    def _command(self, verb: str, *arguments: object) -> list[str]:
+        program = str(FOLDER / "program.py")
+        return [str(self.interpreter), "-P", program, self.name, verb, *map(str, arguments)]
+
+    def _environment(self, url: str, more: Mapping[str, str]) -> dict[str, str]:
+        # Without settings of whoever runs the benchmark: defaults are what is measured.
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("JOBD_", "PG", "PYTHON", "VIRTUAL_ENV"))
+        }
+        return {**kept, "BENCH_URL": url, **more}
+
+    def _answer(self, verb: str, code: int, output: str, errors: Any) -> dict[str, Any]:
+        errors.seek(0)
+        said = errors.read().strip().splitlines()
+        if code == 2:
+            raise Unsupported(said[-1] if said else f"{self.name} has no {verb}")
+        if code != 0:
+            raise Failed(f"{self.name} {verb} ended with code {code}: " + " | ".join(said[-4:]))
+        lines = output.strip().splitlines()
+        try:
+            answer = json.loads(lines[-1])
+        except (IndexError, ValueError):
+            raise Failed(f"{self.name} {verb} printed no JSON: {output[-200:]!r}") from None
+        return dict(answer)
+
+
+@dataclass
+class Running:
+    """A verb that runs beside the harness."""
+
+    contestant: Contestant
+    verb: str
+    process: subprocess.Popen[str]
+    errors: Any
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def check(self) -> None:
+        """Raise Failed if it ended by itself."""
+        if (code := self.process.poll()) is not None:
+            self.contestant._answer(self.verb, code or 1, "", self.errors)
+
+    def stop(self, *, seconds: float = 60) -> dict[str, Any]:
+        """SIGTERM, and what it says then; killed after `seconds`, which is Failed."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.wait(seconds=seconds)
+
+    def wait(self, *, seconds: float = VERB_SECONDS) -> dict[str, Any]:
+        """Wait for its own end."""
+        try:
+            output, _ = self.process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise Failed(f"{self.contestant.name} {self.verb}: did not end within {seconds:.0f} s") from None
+        return self.contestant._answer(self.verb, self.process.returncode, output, self.errors)
+
+    def kill(self) -> None:
+        """End it, whatever it does; for the way out of an error."""
+        if self.process.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)
+            self.process.communicate()

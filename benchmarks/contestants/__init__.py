@@ -1,0 +1,1 @@
+"""Programs that run one job system each; program.py says how, contestant.py runs them."""

@@ -1,0 +1,206 @@
+"""How fast jobd is to be, bar by bar, and whether a run's results reach that.
+
+Two ways to judge. A bar further than 1.5x from one is held against the ratio of medians of the interleaved
+rounds. A nearer one is held against ABBA pairs, by the one-sided 90 % bound of the pairs' median ratio
+(bounds.lower_bound): it holds when even the bound reaches it, it does not when even the opposite bound misses
+it, and there is no verdict between. The same bound over A/A pairs is the machine's own spread: where that
+alone misses the bar, no verdict is given either, and the line says so.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.bounds import lower_bound, upper_bound
+from benchmarks.contestant import OWN
+from benchmarks.results import Results, Walk
+
+HOLDS, FAILS, NONE = "holds", "does not hold", "no verdict"
+PAIRS = 10
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One bar, what was measured, and the judgement."""
+
+    bar: str
+    measured: str
+    judgement: str
+
+
+def at_least(bar: float, walk: Walk | None) -> tuple[str, str]:
+    """Judge by pairs whether A is at least `bar` of B."""
+    if walk is None:
+        return "-", NONE
+    found = Interval.of(walk.ratios)
+    if found is None or len(walk.ratios) < PAIRS:
+        return f"{len(walk.ratios)} pairs, {PAIRS} are needed", NONE
+    alone = Interval.of(_both_ways(walk.same_ratios))
+    if bar < 1 and (alone is None or alone.low < bar):
+        return f"{found}; A/A {alone}: wider than the bar", NONE
+    judgement = HOLDS if found.low >= bar else FAILS if found.high < bar else NONE
+    return f"{found}; A/A {alone}", judgement
+
+
+def at_most(bar: float, walk: Walk | None) -> tuple[str, str]:
+    """Judge by pairs whether A is at most `bar` of B."""
+    if walk is None:
+        return "-", NONE
+    found = Interval.of(walk.ratios)
+    if found is None or len(walk.ratios) < PAIRS:
+        return f"{len(walk.ratios)} pairs, {PAIRS} are needed", NONE
+    alone = Interval.of(_both_ways(walk.same_ratios))
+    if bar > 1 and (alone is None or alone.high > bar):
+        return f"{found}; A/A {alone}: wider than the bar", NONE
+    judgement = HOLDS if found.high <= bar else FAILS if found.low > bar else NONE
+    return f"{found}; A/A {alone}", judgement
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A median of ratios, and the one-sided 90 % bound on either side of it."""
+
+    low: float
+    median: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    @classmethod
+    def of(cls, ratios: Sequence[float] | tuple[Sequence[float], Sequence[float]]) -> Interval | None:
+        """None for too few; of two orders, the outer bounds."""
+        orders = ratios if isinstance(ratios, tuple) else (ratios,)
+        lows = [bound for each in orders if (bound := lower_bound(each)) is not None]
+        highs = [bound for each in orders if (bound := upper_bound(each)) is not None]
+        if not lows or not highs:
+            return None
+        return cls(min(lows), statistics.median(orders[0]), max(highs))
+
+
+def _both_ways(ratios: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+    """Which of two equal runs came first is chance: the machine's spread counts in both directions."""
+    return ratios, [1 / ratio for ratio in ratios]
+
+
+def ratio_at_least(bar: float, ours: float | None, theirs: float | None) -> tuple[str, str]:
+    """Judge a ratio of medians."""
+    if ours is None or not theirs:
+        return "-", NONE
+    return f"{ours / theirs:.2f}", HOLDS if ours / theirs >= bar else FAILS
+
+
+def value_at_most(bar: float, value: float | None, unit: str = "") -> tuple[str, str]:
+    """Judge a median by itself."""
+    if value is None:
+        return "-", NONE
+    return f"{value:,.4g}{unit}", HOLDS if value <= bar else FAILS
+
+
+def best(
+    results: Results, workload: str, names: Sequence[str], metric: str, *, least: bool = False
+) -> float | None:
+    """The best median of several contestants."""
+    medians = [value for name in names if (value := results.median(workload, name, metric)) is not None]
+    return (min if least else max)(medians) if medians else None
+
+
+def verdicts(results: Results) -> list[Verdict]:
+    """Every bar, in the issue's order."""
+    stores = results.environment.get("stores", {})
+    rivals = {
+        store: [name for name, of in stores.items() if of == store and name not in OWN]
+        for store in ("postgresql", "redis")
+    }
+
+    def median(workload: str, metric: str, variant: str = "") -> float | None:
+        return results.median(workload, "jobd", metric, variant)
+
+    limit = best(results, "drain", ("bare", "bare_fused"), "drain_per_second")
+    rate = median("drain", "drain_per_second")
+    judged: list[tuple[str, tuple[str, str]]] = [
+        (
+            "drain: at least 2.2x PgQueuer",
+            ratio_at_least(2.2, rate, results.median("drain", "pgqueuer", "drain_per_second")),
+        ),
+        (
+            "drain: at least 10x any Redis rival",
+            ratio_at_least(10, rate, best(results, "drain", rivals["redis"], "drain_per_second")),
+        ),
+        ("drain: at least 0.65 of the bare statements", ratio_at_least(0.65, rate, limit)),
+        ("latency: p50 within 10 % of SAQ on Redis", at_most(1.10, results.walk("latency p50"))),
+        (
+            "latency: p99 below every PostgreSQL rival",
+            _below(
+                median("latency", "p99_ms"),
+                best(results, "latency", rivals["postgresql"], "p99_ms", least=True),
+            ),
+        ),
+        (
+            "latency: p99 under 15 ms at 1,000 jobs/s offered",
+            _offered(results, 15),
+        ),
+        ("steady: at least 75 % of the bare inserts", at_least(0.75, results.walk("steady"))),
+        ("steady: backlog flat", value_at_most(0.02, median("steady", "backlog_slope"), " of the rate")),
+        (
+            "producers: at most 10 % lost to notification, under load",
+            at_least(0.90, results.walk("producers load")),
+        ),
+        (
+            "producers: at most 10 % lost to notification, idle",
+            at_least(0.90, results.walk("producers idle")),
+        ),
+        (
+            "enqueue_many of a million: at least 60 % of bare COPY",
+            ratio_at_least(
+                0.60,
+                median("bulk", "enqueue_per_second"),
+                results.median("bulk", "bare", "enqueue_per_second"),
+            ),
+        ),
+        (
+            "enqueue_many of a million: at most 16 bytes a job + 32 MB",
+            value_at_most(1.0, median("bulk", "memory_of_allowed"), " of that"),
+        ),
+        ("backlog: drain at least 90 % of without", at_least(0.90, results.walk("backlog"))),
+        ("held snapshot: last quarter at least 85 % of the first", at_least(0.85, results.walk("snapshot"))),
+        (
+            "cost: at most 0.02 round trips a job",
+            value_at_most(0.02, median("round trips", "round_trips")),
+        ),
+        ("cost: at most 0.01 commits a job", value_at_most(0.01, median("drain", "commits"))),
+        ("cost: at most 1,500 bytes of WAL a job", value_at_most(1500, median("drain", "wal_bytes"))),
+        ("cost: worker CPU at most 30 us a job", value_at_most(30, median("drain", "worker_us"), " us")),
+        ("cost: database CPU at most 20 us a job", value_at_most(20, median("drain", "database_us"), " us")),
+        (
+            "processes: two on 10 ms of CPU at least 1.8x one",
+            ratio_at_least(
+                1.8,
+                median("processes", "drain_per_second", "2 processes"),
+                median("processes", "drain_per_second", "1 process"),
+            ),
+        ),
+        ("four daemons at least 0.9 of one", at_least(0.90, results.walk("fleet"))),
+        *(
+            (f"growth: {name} within 1.3x", at_most(1.3, results.walk(f"growth {name}")))
+            for name in ("claim", "stage", "finish", "rescue", "prune")
+        ),
+    ]
+    return [Verdict(bar, measured, judgement) for bar, (measured, judgement) in judged]
+
+
+def _offered(results: Results, most_ms: float) -> tuple[str, str]:
+    """Latency at a rate means nothing where the producer did not reach the rate."""
+    rate = results.median("latency", "jobd", "offered_per_second")
+    measured, judgement = value_at_most(most_ms, results.median("latency", "jobd", "offered_p99_ms"), " ms")
+    if rate is not None and rate < 950:
+        return f"{measured}, but at {rate:,.0f} jobs/s: the producer or the machine is too slow", NONE
+    return measured, judgement
+
+
+def _below(ours: float | None, theirs: float | None) -> tuple[str, str]:
+    if ours is None or theirs is None:
+        return "-", NONE
+    return f"{ours:.2f} ms, the best of them {theirs:.2f} ms", HOLDS if ours < theirs else FAILS

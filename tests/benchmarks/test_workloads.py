@@ -1,0 +1,67 @@
+"""The sums that workloads do."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from benchmarks.contestant import Failed
+from benchmarks.machine import Stat, cpu_seconds
+from benchmarks.options import parse
+from benchmarks.workloads.drain import size_for
+from benchmarks.workloads.snapshot import quarter_rates, quarter_rates_of_curve
+
+
+@pytest.mark.parametrize(("rate", "size"), [(6, 1_000), (490, 2_000), (4_400, 20_000), (55_000, 100_000)])
+def test_slow_contestants_drain_fewer_jobs(rate: float, size: int):
+    assert size_for(rate, seconds=10, most=100_000) == size
+
+
+def test_quarters_by_the_times_jobs_ended():
+    times = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0]
+    assert quarter_rates(times) == [1.0, 1.0, 0.5, 0.25, 0.5]
+
+
+def test_quarters_by_counts_are_cut_between_them():
+    curve = [(0.0, 0), (2.0, 40), (2.5, 40), (4.0, 60), (8.0, 80)]
+    assert quarter_rates_of_curve(curve) == [20.0, 20.0, 10.0, 5.0, 10.0]
+
+
+def test_two_counts_tell_nothing_of_quarters():
+    with pytest.raises(Failed, match="too few"):
+        quarter_rates_of_curve([(0.0, 0), (1.0, 5)])
+
+
+def test_a_process_name_may_hold_anything():
+    stat = Stat("12 (a) b (c)) S 7 12 12 0 -1 4194304 1 2 3 4 11 22 33 44 20 0 1 0 100")
+    assert (stat.parent, stat.times) == (7, (11, 22, 33, 44))
+
+
+def test_cpu_of_this_process_counts_and_of_no_process_is_nothing():
+    assert cpu_seconds(os.getpid()) > 0
+    assert cpu_seconds(os.getpid(), without=frozenset([os.getpid()])) < cpu_seconds(os.getpid())
+    assert cpu_seconds(2**31 - 1) == 0
+
+
+def test_quick_is_small_and_has_no_pairs():
+    options = parse(["--quick"])
+    assert (options.rounds, options.sizes.pairs) == (1, 0)
+    assert options.results.name == "quick"
+
+
+def test_full_grows_the_history():
+    assert parse(["--full"]).sizes.growth_finished == 50_000_000
+
+
+def test_only_and_contestants_keep_the_order_of_the_run():
+    options = parse(["--only", "latency,drain", "--contestants", "pgqueuer,jobd"])
+    assert options.workloads == ("drain", "latency")
+    assert options.contestants == ("jobd", "pgqueuer")
+
+
+@pytest.mark.parametrize("arguments", [["--only", "drian"], ["--contestants", "job"], ["--pairs", "9"]])
+def test_a_wrong_word_is_named(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        parse(arguments)
+    assert arguments[1] in capsys.readouterr().err
