@@ -73,6 +73,7 @@ def run(options: Options) -> Results:
 
 def _one(bench: Bench, workload: str) -> None:
     """A workload that breaks takes no other with it: hours of measuring stand behind it."""
+    bench.check_time()
     try:
         importlib.import_module(f"benchmarks.workloads.{workload}").run(bench)
     except (OutOfTime, KeyboardInterrupt):
