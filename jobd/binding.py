@@ -25,6 +25,7 @@ class Binding:
         self.task_name = f"jobd:{kind}"
         self._signature = Signature(kind, function, crosses_processes=crosses_processes)
         self._plan: Plan | None = None
+        self._planned_for: Mapping[type, Any] | None = None
         self._early_plan: Plan | None = None
 
     def prepare(self, resource_types: Collection[type]) -> Plan:
@@ -34,12 +35,17 @@ class Binding:
             plan = self._plan = self._signature.plan(frozenset(resource_types))
         return plan
 
+    def _plan_for(self, resources: Mapping[type, Any]) -> Plan:
+        # A daemon comes with the same resources for every job.
+        if self._plan is None or resources is not self._planned_for:
+            self.prepare(resources)
+            self._planned_for = resources
+        assert self._plan is not None
+        return self._plan
+
     def takes_context(self, resources: Mapping[type, Any]) -> bool:
         """Whether a parameter gets the run's context. Raises HandlerError."""
-        plan = self._plan
-        if plan is None or resources.keys() != plan.resource_types:
-            plan = self.prepare(resources)
-        return bool(plan.contexts)
+        return bool(self._plan_for(resources).contexts)
 
     def bind(
         self, ctx: Any, payload: Any, resources: Mapping[type, Any]
@@ -48,9 +54,7 @@ class Binding:
 
         `payload` is what JSON gave. It may come back as an argument itself: it is the handler's from now on.
         """
-        plan = self._plan
-        if plan is None or resources.keys() != plan.resource_types:
-            plan = self.prepare(resources)
+        plan = self._plan_for(resources)
         arguments = self._arguments(plan, payload)
         for name in plan.contexts:
             arguments[name] = ctx

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -228,6 +229,8 @@ class Daemon:
             )
             if self.tether is not None:
                 control.spawn("tether", partial(self.tether.serve, condition, metrics))
+            if self.standalone:
+                _calm_the_collector()
             self.ready.set()
             await self._stop.wait()
             await self._take_down(control, executor, caller, finisher, heartbeat, leader, claiming)
@@ -395,3 +398,10 @@ class Daemon:
         if staged and self._producer is not None:
             self._producer.wake()
         return not staged
+
+
+def _calm_the_collector() -> None:
+    """Let the garbage collector look at what jobs leave, seldom, and not at what the start has built."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)

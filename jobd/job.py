@@ -138,7 +138,6 @@ class Claimed(NamedTuple):
     generation: int
     created_at: datetime
     claimed_at: datetime
-    unique_key: str | None
     backoff: str | None
     timeout: timedelta | None
     headers: str | None = None

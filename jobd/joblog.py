@@ -31,6 +31,7 @@ class JobLog:
         self._log = log
         self._level = level
         self._unknown: set[str] = set()
+        self._untold = frozenset(outcome for outcome, severity in LEVELS.items() if severity < level)
         if level <= logging.DEBUG:
             events.subscribe(happened.JobStarted, self._started)
         events.subscribe_batches(happened.JobFinished, self._finished)
@@ -52,10 +53,12 @@ class JobLog:
 
     def _finished(self, events: Sequence[happened.JobFinished]) -> None:
         for event in events:
+            if event.state != "dead" and event.outcome in self._untold:
+                continue
             severity = logging.WARNING if event.state == "dead" else LEVELS.get(event.outcome, logging.INFO)
             if severity >= self._level:
                 seconds = round(event.run_seconds, 4)
-                said = {"state": event.state, "seconds": seconds, "reason": event.reason}
+                said = {"state": str(event.state), "seconds": seconds, "reason": event.reason}
                 self._log.log(severity, f"job {event.outcome}", **_job(event), **said)
 
     def _stale(self, event: happened.RunStale) -> None:

@@ -159,10 +159,15 @@ OUTCOMES: dict[type, str] = {
 }
 
 
+def success(claim: Claimed, outcome: Succeeded) -> FinishedRun:
+    """What `succeed` shall write; nearly every run ends so, whatever the job's rules are."""
+    return FinishedRun(claim.id, claim.claim_no, JobState.SUCCEEDED, result=outcome.result)
+
+
 def judge(
     claim: Claimed, outcome: Outcome, *, backoff: Backoff, max_attempts: int, rng: random.Random
 ) -> FinishedRun | None:
-    """Return what `finish` shall write for this end of a run, or None when nothing may be written.
+    """Return what `succeed` or `finish` shall write for this end of a run, or None for nothing.
 
     `claim.attempt` counts this run. A failure of the last attempt, and only that, makes a job
     `dead` here; runs that ended for no fault of the job give their attempt back.
@@ -176,8 +181,8 @@ def judge(
         return end(state, reason, delay=delay, **rest)
 
     match outcome:
-        case Succeeded(result):
-            return FinishedRun(claim.id, claim.claim_no, JobState.SUCCEEDED, result=result)
+        case Succeeded():
+            return success(claim, outcome)
         case Failed(error, summary) | TimedOut(error, summary) if claim.attempt >= max_attempts:
             return end(JobState.DEAD, f"attempt {claim.attempt} of {max_attempts}: {summary}", error=error)
         case Failed(error, summary, delay) if delay is not None:

@@ -109,7 +109,6 @@ def claimed(**fields: Any) -> Claimed:
         "generation": 0,
         "created_at": now,
         "claimed_at": now,
-        "unique_key": None,
         "backoff": None,
         "timeout": None,
     }

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from jobd.engine.holdings import Context, Run
 from jobd.engine.processes import Processes
+from jobd.payload import decode_stored
 from jobd.registry import Handler, Middleware
 
 
@@ -41,7 +41,7 @@ class Caller:
         """What to await for the handler's end, with its middleware around it. Raises PayloadError."""
         if self._middlewares or handler.takes_context(self._resources):
             run.context = self._make_context(run, handler, timeout)
-        arguments, keywords = handler.bind(run.context, json.loads(run.claim.payload), self._resources)
+        arguments, keywords = handler.bind(run.context, decode_stored(run.claim.payload), self._resources)
         if self._middlewares:
             return self._through(0, run.context, lambda: self._invoke(run, handler, arguments, keywords))
         return self._invoke(run, handler, arguments, keywords)

@@ -56,7 +56,8 @@ class Executor:
         self._judge = judge
         self._events = events
         self._freed = freed
-        self._limits = TimeLimits(over=lambda run: self.stop(run, Stop.TIMEOUT))
+        self._loop = asyncio.get_running_loop()
+        self._limits = TimeLimits(self._loop, over=lambda run: self.stop(run, Stop.TIMEOUT))
         self._held: deque[Run] = deque()
         # Not in a task group: one handler that swallows its cancellation would hold the whole group.
         self._going: set[Run] = set()
@@ -96,7 +97,7 @@ class Executor:
         self._fill()
         if self._held and not self._looking:
             self._looking = True
-            asyncio.get_running_loop().call_later(HOLD_LIMIT / 2, self._look_at_held)
+            self._loop.call_later(HOLD_LIMIT / 2, self._look_at_held)
 
     def stop(self, run: Run, why: Stop) -> None:
         """Stop a run; the first reason counts, but a lost claim overrides it."""
@@ -118,7 +119,7 @@ class Executor:
             run.task.cancel()
             if run.entered:
                 self._limits.clear(run)
-                run.timer = asyncio.get_running_loop().call_later(ABANDON_GRACE, self._abandon, run)
+                run.timer = self._loop.call_later(ABANDON_GRACE, self._abandon, run)
             else:  # its code will never be entered
                 self._handler_ended(run, self._cancelled(run))
 
@@ -161,9 +162,7 @@ class Executor:
         seconds = self._judge.seconds(run.claim, handler)
         self._limits.set(run, seconds)
         self._going.add(run)
-        run.task = asyncio.get_running_loop().create_task(
-            self._execute(run, handler, seconds), name=handler.task_name
-        )
+        run.task = self._loop.create_task(self._execute(run, handler, seconds), name=handler.task_name)
 
     async def _execute(self, run: Run, handler: Handler, seconds: float) -> None:
         """Call the handler; whatever happens is an outcome, so that no handler can end the daemon."""
@@ -209,7 +208,7 @@ class Executor:
         self._held = deque(run for run in self._held if not run.closed)
         self._looking = bool(self._held)
         if self._looking:
-            asyncio.get_running_loop().call_later(HOLD_LIMIT / 2, self._look_at_held)
+            self._loop.call_later(HOLD_LIMIT / 2, self._look_at_held)
 
     def _let_go(self, run: Run, outcome: life.Outcome) -> None:
         """End a run that never began. Who fills slots finds it closed."""
@@ -241,7 +240,7 @@ class Executor:
         if not self._filling:
             # Not at once: the slots of all handlers that end in this turn of the loop are filled together.
             self._filling = True
-            asyncio.get_running_loop().call_soon(self._fill_and_tell)
+            self._loop.call_soon(self._fill_and_tell)
 
     def _fill_and_tell(self) -> None:
         self._fill()

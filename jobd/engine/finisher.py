@@ -243,7 +243,7 @@ class Finisher:
                         claim.kind,
                         claim.queue,
                         claim.attempt,
-                        state.value,
+                        state,
                         ending.outcome,
                         ending.seconds,
                         verdict.reason,

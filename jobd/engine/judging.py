@@ -79,6 +79,8 @@ class Judge:
     def verdict(self, run: Run, outcome: life.Outcome) -> FinishedRun | None:
         """What shall be written, or None."""
         claim, handler = run.claim, run.handler
+        if type(outcome) is life.Succeeded:
+            return life.success(claim, outcome)
         return life.judge(
             claim,
             outcome,

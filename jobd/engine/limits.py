@@ -17,20 +17,20 @@ MOMENT = 0.05
 class TimeLimits:
     """Lives on the work loop."""
 
-    def __init__(self, over: Callable[[Run], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, over: Callable[[Run], None]) -> None:
         """`over` is called for a run that is not closed when its time ends."""
+        self._loop = loop
         self._over = over
         self._young: list[Run] = []
 
     def set(self, run: Run, seconds: float) -> None:
         """The run begins now and may take that long."""
-        loop = asyncio.get_running_loop()
-        run.ends_at = loop.time() + seconds
+        run.ends_at = self._loop.time() + seconds
         if seconds < 2 * MOMENT:
-            self._arm(loop, run)
+            self._arm(run)
             return
         if not self._young:
-            loop.call_later(MOMENT, self._look)
+            self._loop.call_later(MOMENT, self._look)
         self._young.append(run)
 
     def clear(self, run: Run) -> None:
@@ -41,10 +41,9 @@ class TimeLimits:
 
     def _look(self) -> None:
         young, self._young = self._young, []
-        loop = asyncio.get_running_loop()
         for run in young:
             if not run.closed and run.timer is None:
-                self._arm(loop, run)
+                self._arm(run)
 
-    def _arm(self, loop: asyncio.AbstractEventLoop, run: Run) -> None:
-        run.timer = loop.call_at(run.ends_at, self._over, run)
+    def _arm(self, run: Run) -> None:
+        run.timer = self._loop.call_at(run.ends_at, self._over, run)

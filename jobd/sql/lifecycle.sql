@@ -91,7 +91,7 @@ update jobd.jobs j
                  for update skip locked) picked))
 returning j.id, j.claim_no, j.queue, j.kind, j.tenant_id, j.use_case, j.priority, j.run_at, j.deadline_at,
           j.delay_tolerance, j.deadline_policy, j.payload, j.attempt, j.max_attempts, j.crashes, j.generation,
-          j.created_at, j.claimed_at, j.unique_key, j.backoff, j.timeout, j.headers
+          j.created_at, j.claimed_at, j.backoff, j.timeout, j.headers
 
 -- name: claim_victims (worker_id, queues, rooms, skipped_kinds, suspects, suspect_from, now)
 -- ready -> running, for jobs that were running when a worker died: apart, since there are hardly ever any.
@@ -133,7 +133,7 @@ update jobd.jobs j
             limit $5::int))
 returning j.id, j.claim_no, j.queue, j.kind, j.tenant_id, j.use_case, j.priority, j.run_at, j.deadline_at,
           j.delay_tolerance, j.deadline_policy, j.payload, j.attempt, j.max_attempts, j.crashes, j.generation,
-          j.created_at, j.claimed_at, j.unique_key, j.backoff, j.timeout, j.headers
+          j.created_at, j.claimed_at, j.backoff, j.timeout, j.headers
 
 -- name: progress (id, claim_no, progress)
 -- running, unchanged. No row: the claim is lost.
