@@ -2,7 +2,8 @@
 
 Fast settings, by the docstrings of Queue, AsyncExecutor and Worker, the only advice that it gives:
 - AsyncExecutor, "for running large numbers of IO-bound jobs", at a concurrency of 5,000: that is also how
-  many jobs one claim takes. Single runs rose from 200 over 1,000 to 5,000;
+  many jobs one claim takes. 200 was slower; 1,000 and 5,000, interleaved,
+  cannot be told apart;
 - eager_polling, so that a finished job wakes the claim; without it a drain waits for the poll, of 1 second
   here (5 by default, and no less than 1). NOTIFY is on by default;
 - Worker.send_outgoing_interval 0.1 s of the default 1, so that results reach the store sooner;
