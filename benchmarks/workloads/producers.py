@@ -1,6 +1,6 @@
 """What waking workers costs ten producers that commit single enqueues: jobd's own enqueue, by pgbench.
 
-The same statement runs twice: as shipped, and with a `jobd.wake` that does nothing.
+The same statement runs twice: as shipped, and without its notification.
 
     load   one worker that is busy all the time (1 ms of CPU a job), so that nobody needs to be woken
     idle   one worker with nothing else to do, which falls asleep whenever it has caught up
@@ -21,15 +21,8 @@ PRODUCERS = 10
 BUSY_US = 1_000
 BUSY_JOBS = 2_000
 ENQUEUE = """select jobd.enqueue(kind => 'noop', payload => '{"n": 1}');\n"""
-SILENT = """
-do $$
-declare wake oid := (select oid from pg_proc where pronamespace = 'jobd'::regnamespace and proname = 'wake');
-begin
-    execute format('create or replace function jobd.wake(%s) returns %s language sql as %L',
-                   pg_get_function_arguments(wake), pg_get_function_result(wake),
-                   case pg_get_function_result(wake) when 'void' then 'select' else 'select null' end);
-end $$
-"""
+NOTIFY = "perform pg_notify('jobd_wake', enqueue.queue);"
+DEFINITION = "select pg_get_functiondef(oid) from pg_proc where proname = 'enqueue'"
 
 
 def run(bench: Bench) -> None:
@@ -54,12 +47,13 @@ def _measure(bench: Bench, jobd: Contestant, where: str, wakes: bool) -> dict[st
     with bench.store(jobd) as store:
         assert isinstance(store, PostgresStore)
         if not wakes:
-            if store.value("select count(*) from pg_proc where proname = 'wake'") != 1:
-                raise Failed("there is no single function jobd.wake to silence")
-            store.connection.execute(SILENT)
+            definition = str(store.value(DEFINITION))
+            if definition.count(NOTIFY) != 1:
+                raise Failed("jobd.enqueue does not notify in one place: what to silence?")
+            store.connection.execute(definition.replace(NOTIFY, "null;"))
         busy = where == "load"
         jobd.run("enqueue", BUSY_JOBS if busy else 1, url=store.url)
-        # migrate=off: the start would put jobd.wake back.
+        # migrate=off: the start might put the function back.
         with bench.working(
             jobd, store.url, work_us=BUSY_US if busy else 0, arguments="--migrate off"
         ) as worker:
