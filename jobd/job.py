@@ -143,6 +143,14 @@ class Claimed(NamedTuple):
     headers: str | None = None
 
 
+class Floor(NamedTuple):
+    """Where in a queue's order a claim ended: at this job."""
+
+    priority: int
+    deadline_at: datetime
+    id: UUID
+
+
 class FinishedRun(NamedTuple):
     """How one run ended, ready to be written: a verdict of `lifecycle.judge` bound to its claim."""
 

@@ -16,7 +16,7 @@ from jobd import sql
 from jobd.door import Executes
 from jobd.errors import IdTaken, JobNotFound, PartitionMissing, Refused, UniqueKeyTaken, WrongState
 from jobd.fleet import Fleet
-from jobd.job import Claimed, Enqueued, FinishedRun, JobState, NewJob
+from jobd.job import Claimed, Enqueued, FinishedRun, Floor, JobState, NewJob
 
 BLOCKS = sql.blocks("lifecycle")
 READING = sql.blocks("reading")
@@ -76,14 +76,17 @@ class Store:
         limited_rooms: Mapping[str, int] | None = None,
         limited_kinds: Sequence[str] = (),
         skipped_kinds: Sequence[str] = (),
+        floors: Mapping[str, Floor] | None = None,
         now: datetime | None = None,
     ) -> list[Claimed]:
         """Claim at most `rooms[queue]` ready jobs of each queue, in the order in which they shall start.
 
         `limited_kinds` come only from `limited_rooms`, which count whatever stands first in the queue.
-        Nothing without a live lease, and nothing that was running when a worker died.
+        Nothing without a live lease, and nothing that was running when a worker died. Where a queue has
+        a floor, its jobs before it are passed over: the caller looks there another time.
         """
         limited_rooms = limited_rooms or {}
+        from_floors = [(floors or {}).get(queue) for queue in rooms] + [None] * len(limited_rooms)
         rows = await self.door.fetch(
             BLOCKS["claim"],
             worker_id,
@@ -92,6 +95,9 @@ class Store:
             [False] * len(rooms) + [True] * len(limited_rooms),
             list(limited_kinds),
             list(skipped_kinds),
+            [floor and floor.priority for floor in from_floors],
+            [floor and floor.deadline_at for floor in from_floors],
+            [floor and floor.id for floor in from_floors],
             now,
         )
         return _in_turn(rows)

@@ -17,6 +17,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from jobd.engine.executor import Executor
+from jobd.engine.floors import Floors
 from jobd.engine.lease import Lease
 from jobd.engine.recovery import Recovery
 from jobd.engine.rooms import Rooms
@@ -68,6 +69,7 @@ class Producer:
         self._starved = False
         self._rested: dict[str, float] = {}
         self._victims_at = 0.0
+        self._floors = Floors()
         self.turned_at = time.monotonic()
 
     def wake(self) -> None:
@@ -120,13 +122,20 @@ class Producer:
             return False
         worker_id, asked_at = self._lease.worker_id, time.monotonic()
         skipped = [*full_kinds, *self._resting()]
+        if limited_rooms or skipped:
+            # Jobs of these kinds are passed over: they wait below where such a claim ends.
+            self._floors.forget()
+        floors = self._floors.of(rooms)
         claims = await self._store.claim(
             worker_id,
             rooms=rooms,
             limited_rooms=limited_rooms,
             limited_kinds=limited_kinds,
             skipped_kinds=skipped,
+            floors=floors,
         )
+        if not (limited_rooms or skipped) and self._floors.learn(rooms, floors, claims):
+            self._woken.set()
         if asked_at >= self._victims_at and (free := self._slots.free - len(claims)) > 0:
             claims += await self._victims(worker_id, {**limited_rooms, **rooms}, skipped, free)
         if claims and time.monotonic() - asked_at > self._beat:

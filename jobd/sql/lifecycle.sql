@@ -65,30 +65,51 @@ with late as (
 )
 select count(*)::int as expired from kept
 
--- name: claim (worker_id, queues, rooms, limited, limited_kinds, skipped_kinds, now)
+-- name: claim (worker_id, queues, rooms, limited, limited_kinds, skipped_kinds, floor_priorities, floor_deadlines, floor_ids, now)
 -- ready -> running. For each entry of queues and rooms at most that many, without the kinds that have
 -- a limit unless the entry is `limited`: its room then is what every such kind still has. The lateral form keeps
 -- its plan under any statistics. A worker without a live lease gets nothing: its claims would be
 -- orphans at once. RETURNING keeps no order: the caller sorts.
+--
+-- A floor, where there is one, is where the last claim ended: what has a higher priority is looked for from its start,
+-- the floor's own priority from there on, and lower ones not at all. Dead index entries before it, which stay
+-- while anybody holds an old snapshot, are not read again.
 update jobd.jobs j
    set state = 'running', claim_no = j.claim_no + 1, attempt = j.attempt + 1, worker_id = $1::uuid,
-       claimed_at = coalesce($7::timestamptz, clock_timestamp())
+       claimed_at = coalesce($10::timestamptz, clock_timestamp())
  where j.id = any (array(
        select picked.id
-         from (select u.queue, u.room, u.limited
-                 from unnest($2::text[], $3::int[], $4::bool[]) as u (queue, room, limited)
+         from (select u.queue, u.room, u.limited, u.floor_priority, u.floor_deadline, u.floor_id,
+                      coalesce(u.floor_priority::bigint + 1, -2147483648) as above
+                 from unnest($2::text[], $3::int[], $4::bool[], $7::int[], $8::timestamptz[], $9::uuid[])
+                      as u (queue, room, limited, floor_priority, floor_deadline, floor_id)
                 where exists (select from jobd.workers w
-                               where w.id = $1::uuid and w.lease_until > coalesce($7::timestamptz, now()))
+                               where w.id = $1::uuid and w.lease_until > coalesce($10::timestamptz, now()))
                   and not exists (select from jobd.queues p where p.name = u.queue and p.paused_at is not null)) q
         cross join lateral (
-              select r.id from jobd.jobs r
-               where r.queue = q.queue and r.state = 'ready' and r.crashes = 0 and r.kind <> all ($6::text[])
-                 and (q.limited or r.kind <> all ($5::text[]))
-                 and (r.deadline_policy = 'run' or r.delay_tolerance is null
-                      or r.deadline_at >= coalesce($7::timestamptz, now()))
-               order by r.priority desc, r.deadline_at, r.id
-               limit q.room
-                 for update skip locked) picked))
+              select both_parts.id
+                from (select * from (
+                          select r.id from jobd.jobs r
+                           where r.queue = q.queue and r.state = 'ready' and r.crashes = 0 and r.priority >= q.above
+                             and r.kind <> all ($6::text[]) and (q.limited or r.kind <> all ($5::text[]))
+                             and (r.deadline_policy = 'run' or r.delay_tolerance is null
+                                  or r.deadline_at >= coalesce($10::timestamptz, now()))
+                           order by r.priority desc, r.deadline_at, r.id
+                           limit q.room
+                             for update skip locked) above_the_floor
+                      union all
+                      select * from (
+                          select r.id from jobd.jobs r
+                           where r.queue = q.queue and r.state = 'ready' and r.crashes = 0
+                             and r.priority = q.floor_priority
+                             and (r.deadline_at, r.id) >= (q.floor_deadline, q.floor_id)
+                             and r.kind <> all ($6::text[]) and (q.limited or r.kind <> all ($5::text[]))
+                             and (r.deadline_policy = 'run' or r.delay_tolerance is null
+                                  or r.deadline_at >= coalesce($10::timestamptz, now()))
+                           order by r.deadline_at, r.id
+                           limit q.room
+                             for update skip locked) from_the_floor) both_parts
+               limit q.room) picked))
 returning j.id, j.claim_no, j.queue, j.kind, j.tenant_id, j.use_case, j.priority, j.run_at, j.deadline_at,
           j.delay_tolerance, j.deadline_policy, j.payload, j.attempt, j.max_attempts, j.crashes, j.generation,
           j.created_at, j.claimed_at, j.backoff, j.timeout, j.headers

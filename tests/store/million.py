@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -104,6 +105,17 @@ class Million:
         """Some jobs, not neighbours."""
         text = f"select id from jobd.jobs where {where} order by md5(id::text) limit %s"
         return [row[0] for row in self._session.execute(text, [count])]
+
+    def place(self, queue: str, nth: int) -> tuple[int, datetime, UUID]:
+        """Priority, deadline and id of the nth ready job of a queue."""
+        text = (
+            "select priority, deadline_at, id from jobd.jobs"
+            " where queue = %s and state = 'ready' and crashes = 0"
+            " order by priority desc, deadline_at, id offset %s limit 1"
+        )
+        row = self._session.execute(text, [queue, nth]).fetchone()
+        assert row is not None
+        return row[0], row[1], row[2]
 
     def assume(self, statistics: str) -> None:
         """Let the planner believe that `jobd.jobs` is as it was when ANALYZE ran."""

@@ -10,7 +10,7 @@ import pytest
 
 from jobd.door import Link
 from jobd.fleet import Fleet
-from jobd.job import JobState
+from jobd.job import Floor, JobState
 from jobd.reader import Reader
 from jobd.store import Store
 from tests.factories import LEASE, SECOND, claim_all, make_job, make_jobs, make_worker, query
@@ -227,3 +227,29 @@ async def test_a_claim_survives_a_worker_that_is_reaped_meanwhile_as_an_orphan(
     assert await store.rescue(batch=10, crash_limit=3) == {}
     await held.commit()
     assert await store.rescue(batch=10, crash_limit=3) == {id: JobState.READY}
+
+
+async def test_a_floor_passes_over_what_lies_before_it_but_never_over_a_higher_priority(
+    door: Link, store: Store, worker: UUID
+):
+    await make_job(door, priority=1, run_at=datetime.now(UTC) - 9 * SECOND)
+    low = await make_job(door, priority=-1)
+    jobs = [await make_job(door, run_at=datetime.now(UTC) - (9 - place) * SECOND) for place in range(4)]
+    _, first, second = await store.claim(worker, rooms={"default": 3})
+    assert [first.id, second.id] == jobs[:2]
+    floor = Floor(second.priority, second.deadline_at, second.id)
+    before = await make_job(door, run_at=first.run_at)
+    high = await make_job(door, priority=5)
+    claims = await store.claim(worker, rooms={"default": 9}, floors={"default": floor})
+    assert [claim.id for claim in claims] == [high, *jobs[2:]]
+    assert [claim.id for claim in await store.claim(worker, rooms={"default": 9})] == [before, low]
+
+
+async def test_above_and_from_the_floor_together_give_no_more_than_the_room(
+    door: Link, store: Store, worker: UUID
+):
+    jobs = await make_jobs(door, 4, run_at=datetime.now(UTC) - SECOND)
+    high = await make_jobs(door, 3, priority=1)
+    floor = Floor(0, datetime.now(UTC) - 60 * SECOND, jobs[0])
+    claims = await store.claim(worker, rooms={"default": 5}, floors={"default": floor})
+    assert [claim.id for claim in claims] == [*high, *jobs[:2]]

@@ -8,6 +8,7 @@ rows that it really read.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,12 @@ def jobs(everything: Million, request: pytest.FixtureRequest) -> Million:
     return everything
 
 
-def claim(jobs: Million, rooms: dict[str, int]) -> Reading:
+def claim(jobs: Million, rooms: dict[str, int], *, floor: int | None = None) -> Reading:
+    """`floor`: that many of the first queue's jobs lie before it."""
+    nothing: list[Any] = [None] * len(rooms)
+    priorities, deadlines, ids = list(nothing), list(nothing), list(nothing)
+    if floor is not None:
+        priorities[0], deadlines[0], ids[0] = jobs.place(next(iter(rooms)), floor)
     return jobs.explain(
         LIFECYCLE["claim"],
         {
@@ -42,6 +48,9 @@ def claim(jobs: Million, rooms: dict[str, int]) -> Reading:
             "limited": [False] * len(rooms),
             "limited_kinds": [],
             "skipped_kinds": [],
+            "floor_priorities": priorities,
+            "floor_deadlines": deadlines,
+            "floor_ids": ids,
         },
     )
 
@@ -75,6 +84,12 @@ def assert_reads(reading: Reading, returned: int) -> None:
     assert reading.returned == returned
     assert "Seq Scan" not in reading.scans, reading.plan
     assert reading.rows <= 4 * max(returned, 1), reading.plan
+
+
+@pytest.mark.parametrize("queues", [QUEUES, QUEUES[:1]])
+def test_claim_with_a_floor_reads_what_it_takes(jobs: Million, queues: tuple[str, ...]):
+    reading = claim(jobs, dict.fromkeys(queues, BATCH // len(queues)), floor=5_000)
+    assert_reads(reading, BATCH)
 
 
 @pytest.mark.parametrize("suspects", [0, 1])

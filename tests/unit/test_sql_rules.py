@@ -158,6 +158,7 @@ def test_a_method_takes_what_its_block_takes(file: str, block: Block):
         "runs": {f"{name}s" for name in FinishedRun._fields} | {"unburned"},
         "claims": {"ids", "claim_nos"},
         "limited_rooms": {"limited"},
+        "floors": {"floor_priorities", "floor_deadlines", "floor_ids"},
     }.items():
         if name in given:
             given = (given - {name}) | (parts & set(block.parameters))
