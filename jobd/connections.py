@@ -71,7 +71,7 @@ class Asyncpg:
 
     @property
     def copies(self) -> bool:
-        return str(self._connection.get_settings().client_encoding).upper() in ("UTF8", "UTF-8")
+        return _is_utf8(self._connection.get_settings().client_encoding)
 
     async def in_transaction(self) -> bool:
         return bool(self._connection.is_in_transaction())
@@ -121,7 +121,7 @@ class Psycopg:
 
     @property
     def copies(self) -> bool:
-        return bool(self._connection.info.parameter_status("client_encoding") == "UTF8")
+        return _is_utf8(self._connection.info.parameter_status("client_encoding"))
 
     async def in_transaction(self) -> bool:
         return not self._connection.autocommit or bool(self._connection.info.transaction_status)
@@ -262,6 +262,11 @@ def _row(columns: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     if "id" in row and not isinstance(row["id"], UUID):
         row["id"] = UUID(str(row["id"]))
     return row
+
+
+def _is_utf8(encoding: object) -> bool:
+    # A pooler repeats what the client said, quotes and all; the server has one spelling.
+    return re.sub(r"\W", "", str(encoding)).lower() == "utf8"
 
 
 def _library(kind: type) -> str:
