@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Unpack
@@ -185,7 +185,12 @@ class Jobs:
         return await self.client.enqueue(kind, payload, connection=connection, **options)
 
     async def enqueue_many(
-        self, kind: Kind, payloads: Iterable[Any], *, connection: Any = None, **options: Unpack[JobOptions]
+        self,
+        kind: Kind,
+        payloads: Iterable[Any] | AsyncIterable[Any],
+        *,
+        connection: Any = None,
+        **options: Unpack[JobOptions],
     ) -> IdSequence:
         """Put one job a payload into the queue, all or none; see `Client.enqueue_many`."""
         return await self.client.enqueue_many(kind, payloads, connection=connection, **options)

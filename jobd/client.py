@@ -10,16 +10,16 @@ from __future__ import annotations
 import copy
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any, Unpack
 from uuid import UUID
 
 from jobd.binding import dumped
-from jobd.door import Executes
+from jobd.bulk import Bulk
 from jobd.doors import BorrowedDoor, Door, OwnDoor, PoolDoor, caller_door
 from jobd.duration import parse_duration
-from jobd.errors import CallTimeout, ConfigError, DatabaseUnavailable, HandlerError, PayloadError, WaitTimeout
+from jobd.errors import CallTimeout, ConfigError, DatabaseUnavailable, HandlerError, WaitTimeout
 from jobd.events import Events, JobEnqueued
 from jobd.ids import IdSequence, uuid7
 from jobd.job import Enqueued, Job, JobState
@@ -36,6 +36,7 @@ from jobd.options import (
 )
 from jobd.payload import encode_payload, storable_text
 from jobd.pool import Pool
+from jobd.portions import Portions
 from jobd.reader import Reader
 from jobd.registry import Handler, Registry, check_name
 from jobd.store import Store
@@ -43,8 +44,6 @@ from jobd.store import Store
 Kind = str | Callable[..., Any] | Handler
 
 NOBODY = UUID(int=0)
-CHUNK_JOBS = 1_000
-CHUNK_CHARACTERS = 4 * 2**20
 FIRST_PAUSE, LONGEST_PAUSE = 0.020, 0.500
 
 
@@ -115,36 +114,26 @@ class Client:
         return enqueued
 
     async def enqueue_many(
-        self, kind: Kind, payloads: Iterable[Any], *, connection: Any = None, **options: Unpack[JobOptions]
+        self,
+        kind: Kind,
+        payloads: Iterable[Any] | AsyncIterable[Any],
+        *,
+        connection: Any = None,
+        **options: Unpack[JobOptions],
     ) -> IdSequence:
         """Put one job a payload into the queue, all or nothing; the ids come in the payloads' order.
 
-        Payloads are taken as they are sent, a thousand at a time, so a generator of millions needs
-        little memory; each thousand may take `call_timeout`. On the caller's `connection` they stand in a
-        savepoint: where one is refused, the transaction is as it was. A lost answer to the last step, the
-        COMMIT, leaves unknown whether the jobs are there.
+        Payloads are taken as they are sent, some thousand at a time, so a generator of millions needs little
+        memory; the database may take `call_timeout` for each portion, and the payloads as long as they
+        like. On the caller's `connection` they stand in a savepoint: where one is refused, the transaction
+        is as it was. A lost answer to the last step, the COMMIT, leaves unknown whether the jobs are there.
         """
         known_options("enqueue_many", options, JobOptions)
         name, handler = self._handler(kind)
         job = new_job(name, id=NOBODY, payload="", **self._defaults(handler, options))
-        door = self._door_to(connection)
-        chunks = self._chunks(handler, payloads)
-        ids = IdSequence()
-
-        async def send(through: Executes, chunk: Sequence[str]) -> None:
-            fresh = IdSequence(uuid7() for _ in chunk)
-            await Store(through).enqueue_many(job, ids=fresh, payloads=chunk)
-            ids.extend(fresh)
-
-        if first := next(chunks, None):
-            if (second := next(chunks, None)) is None:
-                await send(door, first)  # One statement is a unit by itself.
-            else:
-                async with door.all_or_nothing() as unit:
-                    await send(unit, first)
-                    await send(unit, second)
-                    for chunk in chunks:
-                        await send(unit, chunk)
+        bulk = Bulk(job, Portions(payloads, lambda payload: self._encoded(handler, payload)))
+        ids = await bulk.enqueue(self._door_to(connection))
+        if ids:
             self._events.emit(JobEnqueued(name, job.queue, len(ids)))
         return ids
 
@@ -266,23 +255,3 @@ class Client:
         if handler is not None:
             handler.check(payload, self._resource_types)
         return encode_payload(dumped(payload), max_bytes=self._max_payload)
-
-    def _chunks(self, handler: Handler | None, payloads: Iterable[Any]) -> Iterator[Sequence[str]]:
-        """The payloads as JSON texts, in portions that memory and the call's time limit allow for."""
-        if isinstance(payloads, (str, bytes, Mapping)):
-            raise PayloadError(
-                "$", f"is one {type(payloads).__name__}", "give a list of payloads, or use enqueue"
-            )
-        chunk, size = [], 0
-        for position, payload in enumerate(payloads):
-            try:
-                text = self._encoded(handler, payload)
-            except PayloadError as error:
-                raise PayloadError(f"$[{position}]{error.path[1:]}", error.problem, error.remedy) from error
-            chunk.append(text)
-            size += len(text)
-            if len(chunk) == CHUNK_JOBS or size >= CHUNK_CHARACTERS:
-                yield chunk
-                chunk, size = [], 0
-        if chunk:
-            yield chunk

@@ -7,10 +7,13 @@ when they return. What a call means for the transaction, and its errors, are mat
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
+import io
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -19,6 +22,7 @@ from jobd.errors import ConfigError, Refused
 Rows = list[dict[str, Any]]
 
 PLACEHOLDER = re.compile(r"\$(\d+)")
+COPY = re.compile(r"^copy (\w+)\.(\w+) \(([^)]*)\)\s+from stdin \(format binary\)$", re.MULTILINE)
 
 
 class Driver(Protocol):
@@ -26,6 +30,15 @@ class Driver(Protocol):
 
     async def fetch(self, text: str, args: Sequence[Any]) -> Rows: ...
     async def execute(self, text: str) -> None: ...
+    async def copy(self, text: str, parts: Iterable[bytes]) -> None:
+        """Execute a COPY in binary format from stdin, whose texts are in UTF-8."""
+        ...
+
+    @property
+    def copies(self) -> bool:
+        """Whether `copy` works: the server reads the texts in the connection's encoding."""
+        ...
+
     async def in_transaction(self) -> bool:
         """Whether the next statement runs inside a transaction, also one that it opens itself."""
         ...
@@ -42,6 +55,23 @@ class Asyncpg:
 
     async def execute(self, text: str) -> None:
         await self._connection.execute(text)
+
+    async def copy(self, text: str, parts: Iterable[bytes]) -> None:
+        target = COPY.search(text)
+        assert target is not None
+        schema, table, columns = target.groups()
+        async with contextlib.aclosing(_one_by_one(parts)) as source:
+            await self._connection.copy_to_table(
+                table,
+                schema_name=schema,
+                columns=re.findall(r"\w+", columns),
+                source=source,
+                format="binary",
+            )
+
+    @property
+    def copies(self) -> bool:
+        return _is_utf8(self._connection.get_settings().client_encoding)
 
     async def in_transaction(self) -> bool:
         return bool(self._connection.is_in_transaction())
@@ -71,6 +101,28 @@ class Psycopg:
         finally:
             await _done(cursor.close())
 
+    async def copy(self, text: str, parts: Iterable[bytes]) -> None:
+        cursor = self._cursor()
+        try:
+            if hasattr(cursor, "copy_expert"):  # psycopg2 reads a file.
+                cursor.copy_expert(text, io.BytesIO(b"".join(parts)))
+                return
+            copying = cursor.copy(text)
+            if hasattr(copying, "__aenter__"):
+                async with copying as copy, contextlib.aclosing(_one_by_one(parts)) as source:
+                    async for part in source:
+                        await copy.write(part)
+            else:
+                with copying as copy:
+                    for part in parts:
+                        copy.write(part)
+        finally:
+            await _done(cursor.close())
+
+    @property
+    def copies(self) -> bool:
+        return _is_utf8(self._connection.info.parameter_status("client_encoding"))
+
     async def in_transaction(self) -> bool:
         return not self._connection.autocommit or bool(self._connection.info.transaction_status)
 
@@ -83,6 +135,8 @@ class Psycopg:
 class Sqlalchemy:
     """A connection or session of SQLAlchemy 2, asyncio or blocking, over asyncpg, psycopg or psycopg2."""
 
+    copies = False
+
     def __init__(self, connection: Any) -> None:
         self._given = connection
 
@@ -94,6 +148,9 @@ class Sqlalchemy:
 
     async def execute(self, text: str) -> None:
         await _done((await self._connection()).exec_driver_sql(text))
+
+    async def copy(self, text: str, parts: Iterable[bytes]) -> None:
+        raise NotImplementedError  # SQLAlchemy has no COPY of its own.
 
     async def in_transaction(self) -> bool:
         connection = await self._connection()
@@ -187,6 +244,13 @@ def rendered(text: str, args: Sequence[Any], paramstyle: str) -> tuple[str, Any]
     )
 
 
+async def _one_by_one(parts: Iterable[bytes]) -> AsyncGenerator[bytes]:
+    """The parts, with a turn for others on the loop after each: a socket that has room waits for nobody."""
+    for part in parts:
+        yield part
+        await asyncio.sleep(0)
+
+
 async def _done(result: Any) -> Any:
     """What a driver's call returned, or, of an asyncio one, will."""
     return await result if inspect.isawaitable(result) else result
@@ -198,6 +262,11 @@ def _row(columns: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     if "id" in row and not isinstance(row["id"], UUID):
         row["id"] = UUID(str(row["id"]))
     return row
+
+
+def _is_utf8(encoding: object) -> bool:
+    # A pooler repeats what the client said, quotes and all; the server has one spelling.
+    return re.sub(r"\W", "", str(encoding)).lower() == "utf8"
 
 
 def _library(kind: type) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from jobd.connections import Asyncpg, Driver, driver_of, id_taken
 from jobd.door import Executes
@@ -32,10 +32,25 @@ SAVEPOINT = (
 )
 
 
+# How a COPY's parts are taken: not at all, all of them first, or each as it is made.
+Copies = Literal["whole", "streamed"] | None
+
+
+class Unit(Executes, Protocol):
+    """A transaction or a savepoint, in which blocks are executed, and rows copied where `copies` says so."""
+
+    @property
+    def copies(self) -> Copies: ...
+
+    async def copy(self, block: Block, parts: Iterable[bytes]) -> None:
+        """Execute a COPY from these parts; what they raise passes as it is."""
+        ...
+
+
 class Door(Executes, Protocol):
     """A way to execute blocks, one by one or several as a unit."""
 
-    def all_or_nothing(self) -> AbstractAsyncContextManager[Executes]:
+    def all_or_nothing(self) -> AbstractAsyncContextManager[Unit]:
         """A door through which either all calls take effect, or, if the block raises, none."""
         ...
 
@@ -57,7 +72,7 @@ class PoolDoor:
         return await self.pool.fetch(block, *args)
 
     @contextlib.asynccontextmanager
-    async def all_or_nothing(self) -> AsyncIterator[Executes]:
+    async def all_or_nothing(self) -> AsyncIterator[Unit]:
         """One connection, in a transaction of its own. Where COMMIT gets no answer, nobody knows which."""
         limit = self.pool.call_timeout
         async with contextlib.AsyncExitStack() as stack:
@@ -88,8 +103,31 @@ class BorrowedDoor:
         """Execute one block."""
         return await self._call(block.name, self._driver.fetch(block.text, args))
 
+    @property
+    def copies(self) -> Copies:
+        """A blocking connection's owner may read payloads from it: they have to be there before the COPY."""
+        if not self._driver.copies:
+            return None
+        return "whole" if self._limit is None else "streamed"
+
+    async def copy(self, block: Block, parts: Iterable[bytes]) -> None:
+        """Execute a COPY; each of the parts may take as long as a call."""
+        source = Source(parts)
+        try:
+            if self._limit is None:
+                await self._driver.copy(block.text, source)
+            else:
+                async with limited(self._limit, block.name) as timer:
+                    source.timer, source.limit = timer, self._limit
+                    await self._driver.copy(block.text, source)
+        except Exception as error:
+            if source.failure is not None:  # asyncpg takes a TimeoutError for one of its own.
+                raise source.failure from None
+            self._raise_named(error)
+            raise
+
     @contextlib.asynccontextmanager
-    async def all_or_nothing(self) -> AsyncIterator[Executes]:
+    async def all_or_nothing(self) -> AsyncIterator[Unit]:
         """A savepoint inside an open transaction, which a failure thus leaves usable; else one of our own."""
         inside = await self._call("begin", self._driver.in_transaction())
         begin, keep, undo = SAVEPOINT if inside else TRANSACTION
@@ -106,13 +144,41 @@ class BorrowedDoor:
     async def _call(self, what: str, call: Awaitable[T]) -> T:
         try:
             return await (call if self._limit is None else within(self._limit, what, call))
-        except JobdError:
-            raise
         except Exception as error:
-            named = self._named(error)
-            if named is None:
-                raise
+            self._raise_named(error)
+            raise
+
+    def _raise_named(self, error: Exception) -> None:
+        named = None if isinstance(error, JobdError) else self._named(error)
+        if named is not None:
             raise named from error
+
+
+class Source:
+    """The parts of a COPY as a driver takes them: each starts the time anew; their own failure is kept."""
+
+    def __init__(self, parts: Iterable[bytes]) -> None:
+        self._parts = iter(parts)
+        self.failure: BaseException | None = None
+        self.timer: asyncio.Timeout | None = None
+        self.limit = 0.0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            part = next(self._parts)
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self.failure = error
+            raise
+        finally:
+            # Not the database's time: making a part may have taken long.
+            if self.timer is not None:
+                self.timer.reschedule(asyncio.get_running_loop().time() + self.limit)
+        return part
 
 
 def caller_door(connection: Any, *, blocking: bool, limit: float | None = None) -> BorrowedDoor:
@@ -123,9 +189,16 @@ def caller_door(connection: Any, *, blocking: bool, limit: float | None = None) 
 
 async def within(limit: float, what: str, call: Awaitable[T]) -> T:
     """Await `call` for at most `limit` seconds. Raises CallTimeout."""
+    async with limited(limit, what):
+        return await call
+
+
+@contextlib.asynccontextmanager
+async def limited(limit: float, what: str) -> AsyncIterator[asyncio.Timeout]:
+    """A block that may take `limit` seconds; its timer can be set anew. Raises CallTimeout."""
     try:
         async with asyncio.timeout(limit) as timer:
-            return await call
+            yield timer
     except TimeoutError as error:
         if timer.expired():
             raise CallTimeout(what, limit) from error

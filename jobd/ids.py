@@ -8,15 +8,19 @@ clocks nothing is promised. The SQL twin, `jobd.uuid7()`, is in the migration.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, islice
 from typing import Final, overload
 from uuid import UUID, SafeUUID
 
 _WIDTH: Final = 16
 _POOL: Final = 4_096
 _VERSION_AND_VARIANT: Final = 0x7000_8000_0000_0000_0000
+_LOW: Final = 0x3FFF_FFFF_FFFF_FFFF
 
 # UUID(int=...) spends twice as long on checking its arguments as on the rest; a bulk enqueue makes one
 # per job. Its two slots are what pickle and copy rely on, too.
@@ -42,11 +46,7 @@ class _Generator:
 
     def next(self) -> int:
         with self._lock:
-            now = time.time_ns() // 1_000_000
-            if now > self._millisecond:
-                self._millisecond = now
-                self._counter = int.from_bytes(os.urandom(10), "big") >> 7
-            else:
+            if not self._millisecond_began():
                 # One system call for a thousand steps: an id costs less than the call would.
                 if self._used == len(self._pool):
                     self._pool = os.urandom(_POOL)
@@ -58,12 +58,38 @@ class _Generator:
                     self._millisecond += 1
                     self._counter &= (1 << 73) - 1
             counter = self._counter
-            return (
-                self._millisecond << 80
-                | (counter >> 62) << 64
-                | counter & 0x3FFF_FFFF_FFFF_FFFF
-                | _VERSION_AND_VARIANT
-            )
+            return self._millisecond << 80 | (counter >> 62) << 64 | counter & _LOW | _VERSION_AND_VARIANT
+
+    def many(self, count: int) -> bytes:
+        """The same as `count` calls of next, 16 bytes each, at a twentieth of the cost."""
+        if count == 0:
+            return b""
+        steps = array("I", os.urandom(4 * count))
+        with self._lock:
+            self._millisecond_began()
+            high, low = self._counter >> 62, self._counter & _LOW
+            last = low + sum(steps)
+            # Once in a million times the counter's lower part is too full, or one of the steps is 0.
+            if fits := last <= _LOW and 0 not in steps:
+                self._counter = high << 62 | last
+                first_half = self._millisecond << 16 | 0x7000 | high
+        if not fits:
+            return b"".join([self.next().to_bytes(_WIDTH, "big") for _ in range(count)])
+        halves = array("Q", bytes(_WIDTH * count))
+        halves[0::2] = array("Q", [first_half]) * count
+        halves[1::2] = array("Q", islice(accumulate(steps, initial=low | 1 << 63), 1, None))
+        if sys.byteorder == "little":
+            halves.byteswap()
+        return halves.tobytes()
+
+    def _millisecond_began(self) -> bool:
+        """Start the counter over where the clock has gone on; the lock is held."""
+        now = time.time_ns() // 1_000_000
+        if now <= self._millisecond:
+            return False
+        self._millisecond = now
+        self._counter = int.from_bytes(os.urandom(10), "big") >> 7
+        return True
 
 
 _generator = _Generator()
@@ -89,6 +115,11 @@ def uuid7() -> UUID:
     return _uuid(_generator.next())
 
 
+def uuid7s(count: int) -> bytes:
+    """`count` ids as `uuid7` would make them one after the other, packed: 16 bytes each."""
+    return _generator.many(count)
+
+
 def _uuid(number: int) -> UUID:
     made = object.__new__(UUID)
     _set_int(made, number)
@@ -97,26 +128,28 @@ def _uuid(number: int) -> UUID:
 
 
 class IdSequence(Sequence[UUID]):
-    """Ids in the order in which they were added, 16 bytes each; a slice is an IdSequence again.
+    """Ids in an order, 16 bytes each, which do not change; a slice is an IdSequence again.
 
-    Equal to any sequence of the same UUIDs. Not thread-safe while it grows.
+    Equal to any sequence of the same UUIDs.
     """
 
     __slots__ = ("_bytes",)
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, ids: Iterable[UUID] = ()) -> None:
-        self._bytes = bytearray()
-        self.extend(ids)
+        self._bytes: bytes | bytearray = b"".join([id.bytes for id in ids])
 
-    def append(self, id: UUID) -> None:
-        self._bytes += id.bytes
+    @classmethod
+    def packed(cls, packed: bytes | bytearray) -> IdSequence:
+        """Over ids that are packed already; the buffer is not copied, and the caller's no more."""
+        made = cls()
+        made._bytes = packed
+        return made
 
-    def extend(self, ids: Iterable[UUID]) -> None:
-        if isinstance(ids, IdSequence):
-            self._bytes += ids._bytes
-        else:
-            self._bytes += b"".join([id.bytes for id in ids])
+    def texts(self) -> list[str]:
+        """Each id as 32 hexadecimal digits, which PostgreSQL takes for a uuid."""
+        digits = self._bytes.hex()
+        return [digits[start : start + 32] for start in range(0, len(digits), 32)]
 
     @overload
     def __getitem__(self, index: int) -> UUID: ...
@@ -126,12 +159,9 @@ class IdSequence(Sequence[UUID]):
         # range does the arithmetic of negative numbers, steps and bounds.
         if isinstance(index, slice):
             wanted = range(len(self))[index]
-            part = IdSequence()
             if wanted.step == 1:
-                part._bytes += self._bytes[wanted.start * _WIDTH : wanted.stop * _WIDTH]
-            else:
-                part.extend(self._at(position) for position in wanted)
-            return part
+                return IdSequence.packed(self._bytes[wanted.start * _WIDTH : wanted.stop * _WIDTH])
+            return IdSequence(self._at(position) for position in wanted)
         try:
             return self._at(range(len(self))[index])
         except IndexError:

@@ -132,6 +132,6 @@ class Pool:
 
 
 async def _give_back(pool: asyncpg.Pool[Record], lease: Any) -> None:
-    # Shielded: a handler that is cancelled here must not leak the connection with its locks.
+    # Whoever is cancelled here leaks no connection with its locks: asyncpg shields its own part of it.
     with contextlib.suppress(OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError):
-        await asyncio.shield(pool.release(lease, timeout=5))
+        await pool.release(lease, timeout=5)

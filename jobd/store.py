@@ -16,6 +16,7 @@ from jobd import sql
 from jobd.door import Executes
 from jobd.errors import IdTaken, JobNotFound, PartitionMissing, Refused, UniqueKeyTaken, WrongState
 from jobd.fleet import Fleet
+from jobd.ids import IdSequence
 from jobd.job import Claimed, Enqueued, FinishedRun, Floor, JobState, NewJob
 
 BLOCKS = sql.blocks("lifecycle")
@@ -267,7 +268,7 @@ def enqueue_many_arguments(
     return (
         job.kind, list(payloads), job.queue, job.run_at, job.delay, job.priority, job.tenant_id, job.use_case,
         job.delay_tolerance, job.deadline_policy, job.max_attempts, job.backoff, job.timeout, job.headers,
-        now, [str(id) for id in ids],
+        now, ids.texts() if isinstance(ids, IdSequence) else [str(id) for id in ids],
     )  # fmt: skip
 
 

@@ -19,12 +19,12 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from jobd.client import Client
-from jobd.door import Executes
-from jobd.doors import PoolDoor, caller_door, driven
+from jobd.doors import Copies, PoolDoor, Unit, caller_door, driven
+from jobd.errors import PayloadError
 from jobd.pool import Pool
 
 P = ParamSpec("P")
@@ -91,7 +91,7 @@ class Crossing:
         return background.call(background.pool.fetch(block, *args))
 
     @contextlib.asynccontextmanager
-    async def all_or_nothing(self) -> AsyncIterator[Executes]:
+    async def all_or_nothing(self) -> AsyncIterator[Unit]:
         """A transaction of its own, on one connection."""
         background = self._started()
         unit = PoolDoor(background.pool).all_or_nothing()
@@ -132,12 +132,17 @@ class Crossing:
 class _Unit:
     """What `all_or_nothing` gives, on this side."""
 
-    def __init__(self, background: Background, inner: Executes) -> None:
+    copies: Copies = "whole"  # The parts are made in this thread, and sent in the other one.
+
+    def __init__(self, background: Background, inner: Unit) -> None:
         self._background = background
         self._inner = inner
 
     async def fetch(self, block: Any, *args: Any) -> Any:
         return self._background.call(self._inner.fetch(block, *args))
+
+    async def copy(self, block: Any, parts: Iterable[bytes]) -> None:
+        self._background.call(self._inner.copy(block, list(parts)))
 
 
 _crossings: weakref.WeakSet[Crossing] = weakref.WeakSet()
@@ -158,6 +163,10 @@ def blocking(
     """A method of the client as one that returns what it would, once it has."""
 
     def call(self: SyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if any(isinstance(value, AsyncIterable) for value in (*args, *kwargs.values())):
+            raise PayloadError(
+                "$", "is an async iterable", "use `await jobs.enqueue_many(...)` with it, or an iterable here"
+            )
         if (connection := kwargs.get("connection")) is not None:
             kwargs["connection"] = caller_door(connection, blocking=True)
         return driven(method(self._client, *args, **kwargs))

@@ -25,7 +25,8 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from jobd import sql
-from jobd.client import CHUNK_JOBS, Client
+from jobd.bulk import CHUNK_JOBS
+from jobd.client import Client
 from jobd.connections import rendered
 from jobd.door import Database, Link
 from jobd.errors import CallTimeout, ConfigError

@@ -9,7 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from jobd.client import CHUNK_JOBS, Client
+from jobd.bulk import CHUNK_JOBS
+from jobd.client import Client
 from jobd.door import Link
 from jobd.errors import IdTaken, PayloadError
 from jobd.events import JobEnqueued

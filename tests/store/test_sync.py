@@ -15,7 +15,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from jobd.client import CHUNK_JOBS, Client
+from jobd.bulk import CHUNK_JOBS
+from jobd.client import Client
 from jobd.door import Database
 from jobd.doors import driven
 from jobd.errors import CallTimeout, DatabaseUnavailable, IdTaken, JobNotFound, PayloadError, WaitTimeout

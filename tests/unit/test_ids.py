@@ -9,13 +9,14 @@ import sys
 import threading
 import time
 from itertools import pairwise
+from typing import Any
 from uuid import RFC_4122, UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobd.ids import IdSequence, _Generator, uuid7
+from jobd.ids import IdSequence, _Generator, uuid7, uuid7s
 
 
 def test_an_id_is_a_version_7_uuid_of_this_millisecond() -> None:
@@ -58,6 +59,36 @@ def test_ids_go_on_increasing_when_a_millisecond_is_full(monkeypatch: pytest.Mon
     numbers += [generator.next() for _ in range(3)]
     assert [number >> 80 for number in numbers] == [1, 2, 2, 2]
     assert all(earlier < later for earlier, later in pairwise(numbers))
+
+
+def ids_in(packed: bytes) -> list[UUID]:
+    return [UUID(bytes=packed[start : start + 16]) for start in range(0, len(packed), 16)]
+
+
+def test_many_ids_made_together_stand_between_those_made_before_and_after() -> None:
+    ids = [uuid7(), *ids_in(uuid7s(5_000)), uuid7(), *ids_in(uuid7s(1)), *ids_in(uuid7s(0)), uuid7()]
+    assert len(ids) == 5_004
+    assert all(earlier < later for earlier, later in pairwise(ids))
+    assert {(id.version, id.variant) for id in ids} == {(7, RFC_4122)}
+    steps = {later.int - earlier.int for earlier, later in pairwise(ids[1:5_001])}
+    assert len(steps) > 4_990, "a neighbour could be guessed"
+
+
+def test_many_ids_are_as_many_where_the_counter_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 1_000_000)
+    generator = _Generator()
+    before = generator.next()
+    for full in ((1 << 74) - 1, (5 << 62) - 1):
+        generator._counter = full
+        ids = ids_in(generator.many(100))
+        assert len(set(ids)) == 100
+        assert all(earlier < later for earlier, later in pairwise(ids))
+        assert before < ids[0].int
+
+
+def test_a_random_step_of_nothing_makes_no_id_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "urandom", bytes)
+    assert len(set(ids_in(_Generator().many(50)))) == 50
 
 
 def test_threads_get_different_ids_each_increasing() -> None:
@@ -123,23 +154,26 @@ def test_an_id_sequence_behaves_like_the_list_of_its_ids(ids: list[UUID], part: 
         assert expected in sequence
 
 
-def test_an_id_sequence_grows_and_keeps_sixteen_bytes_an_id() -> None:
-    ids = [uuid7() for _ in range(10_000)]
-    sequence = IdSequence()
-    for id in ids[:10]:
-        sequence.append(id)
-    sequence.extend(ids[10:5_000])
-    sequence.extend(IdSequence(ids[5_000:]))
-    assert sequence == ids
-    assert sys.getsizeof(sequence._bytes) < 10_000 * 16 * 1.2
+def test_an_id_sequence_keeps_sixteen_bytes_an_id() -> None:
+    packed = uuid7s(10_000)
+    sequence = IdSequence.packed(packed)
+    assert len(sequence) == 10_000
+    assert sequence._bytes is packed
+    assert sequence == ids_in(packed)
 
 
-def test_a_slice_of_an_id_sequence_is_one_and_independent() -> None:
+def test_an_id_sequence_does_not_change() -> None:
+    sequence: Any = IdSequence(uuid7() for _ in range(3))
+    assert isinstance(sequence[1:], IdSequence)
+    with pytest.raises(TypeError):
+        sequence[0] = uuid7()
+    assert not {"append", "extend", "insert", "clear"} & set(dir(sequence))
+
+
+def test_the_texts_of_an_id_sequence_name_its_ids() -> None:
     sequence = IdSequence(uuid7() for _ in range(3))
-    part = sequence[1:]
-    assert isinstance(part, IdSequence)
-    part.append(uuid7())
-    assert (len(sequence), len(part)) == (3, 3)
+    assert [UUID(text) for text in sequence.texts()] == sequence
+    assert IdSequence().texts() == []
 
 
 def test_bytes_across_two_ids_are_not_an_id_of_the_sequence() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobd import sql
+from jobd.bulk import Copying
 from jobd.fleet import Fleet, Registration
 from jobd.job import FinishedRun, JobState, NewJob
 from jobd.lifecycle import MOVES
@@ -20,7 +21,7 @@ from jobd.sql import Block
 from jobd.store import Store
 
 PACKAGE = Path(str(resources.files("jobd")))
-OWNERS = {"lifecycle": Store, "fleet": Fleet, "reading": Reader}
+OWNERS = {"lifecycle": Store, "bulk": Copying, "fleet": Fleet, "reading": Reader}
 ALL = [(file, block) for file in OWNERS for block in sql.blocks(file).values()]
 # Asked by the store, to explain why no row matched.
 EXPLANATIONS = {"state_of", "holder"}
@@ -43,7 +44,7 @@ def statement(block: Block) -> str:
     return re.sub(r"--[^\n]*", "", block.text)
 
 
-def test_every_write_of_a_job_stands_in_two_files():
+def test_every_write_of_a_job_stands_in_three_files():
     found = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*")
@@ -51,7 +52,7 @@ def test_every_write_of_a_job_stands_in_two_files():
         and "migrations" not in path.parts
         and WRITES.search(path.read_text())
     }
-    assert found == {"sql/lifecycle.sql", "sql/functions.sql"}
+    assert found == {"sql/lifecycle.sql", "sql/functions.sql", "sql/bulk.sql"}
 
 
 def test_the_moves_are_the_blocks_that_write_state_in_the_order_of_a_jobs_life():
@@ -150,7 +151,8 @@ def test_a_method_takes_what_its_block_takes(file: str, block: Block):
     if method is None:
         assert block.name in EXPLANATIONS
         return
-    given = {name for name in inspect.signature(method).parameters if name != "self"}
+    # The rows of a COPY are its input and no parameter.
+    given = set(inspect.signature(method).parameters) - {"self", "rows"}
     # Objects and columns stand for the parameters that they are taken apart into.
     for name, parts in {
         "job": {field.name for field in fields(NewJob)},

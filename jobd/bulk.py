@@ -1,0 +1,125 @@
+"""Many jobs as one unit: a few in one statement, more of them by COPY, where the connection has it.
+
+    up to CHUNK_JOBS     one call of jobd.enqueue_many
+    more, with COPY      begin -- the first job by jobd.enqueue_many -- COPY, COPY, ... -- wake -- commit
+    more, without        begin -- one call of jobd.enqueue_many each chunk -- commit
+
+What is in memory at any time is a portion of payloads, and the ids. A COPY ends after COPY_JOBS or
+COPY_SECONDS: limits that others set on a statement are meant for shorter ones than a stream of millions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from struct import Struct
+from typing import Final
+from uuid import UUID
+
+from jobd import sql
+from jobd.doors import Door, Unit
+from jobd.ids import IdSequence, uuid7s
+from jobd.job import NewJob
+from jobd.portions import Portions
+from jobd.store import Store
+
+BLOCKS = sql.blocks("bulk")
+
+CHUNK_JOBS: Final = 1_000
+CHUNK_CHARACTERS: Final = 4 * 2**20
+# A portion that has to be whole before it is sent, and a part of one that goes out while the next is made.
+WHOLE_JOBS: Final = 5_000
+PART_JOBS, PART_CHARACTERS = 500, 2**18
+COPY_JOBS: Final = 50_000
+COPY_SECONDS: Final = 1.0
+
+# COPY's binary format: a signature, flags and the length of an extension; rows; a count of columns of -1.
+SIGNATURE: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+TRAILER: Final = b"\xff\xff"
+ID_LENGTH: Final = b"\x00\x00\x00\x10"
+# The length of a jsonb and its version.
+_json_head = Struct(">iB").pack
+
+
+class Bulk:
+    """Jobs that differ in nothing but their payloads, on their way into the queue; used once."""
+
+    def __init__(self, job: NewJob, payloads: Portions) -> None:
+        self._job = job
+        self._payloads = payloads
+        self._ids = bytearray()
+
+    async def enqueue(self, door: Door) -> IdSequence:
+        """Put all of them into the queue, or none; the ids come in the payloads' order."""
+        first = await self._payloads.next(CHUNK_JOBS, CHUNK_CHARACTERS)
+        second = await self._payloads.next(CHUNK_JOBS, CHUNK_CHARACTERS)
+        if not second:
+            if first:
+                await self._insert(Store(door), first)  # One statement is a unit by itself.
+            return IdSequence.packed(self._ids)
+        async with door.all_or_nothing() as unit:
+            if unit.copies is None:
+                await self._insert(Store(unit), first)
+                while second:
+                    await self._insert(Store(unit), second)
+                    second = await self._payloads.next(CHUNK_JOBS, CHUNK_CHARACTERS)
+            else:
+                await self._insert(Store(unit), first[:1])
+                await self._copy(Copying(unit), [first[1:], second], streamed=unit.copies == "streamed")
+                # No job more, but another look for workers who fell asleep meanwhile.
+                await self._insert(Store(unit), [])
+        return IdSequence.packed(self._ids)
+
+    async def _insert(self, store: Store, texts: list[str]) -> None:
+        ids = uuid7s(len(texts))
+        await store.enqueue_many(self._job, ids=IdSequence.packed(ids), payloads=texts)
+        self._ids += ids
+
+    async def _copy(self, copying: Copying, ready: list[list[str]], *, streamed: bool) -> None:
+        head = await copying.row_head(IdSequence.packed(self._ids)[0])
+        # While a COPY runs, its connection can do nothing else, and whoever is awaited might want to.
+        streamed = streamed and not self._payloads.waits
+        jobs, characters = (PART_JOBS, PART_CHARACTERS) if streamed else (WHOLE_JOBS, CHUNK_CHARACTERS)
+        while any(ready):
+            await copying.copy(self._rows(head, ready, streamed=streamed))
+            ready = [await self._payloads.next(jobs, characters)]
+
+    def _rows(self, head: bytes, ready: list[list[str]], *, streamed: bool) -> Iterator[bytes]:
+        yield SIGNATURE
+        for texts in ready:
+            yield self._part(head, texts)
+        left, end = COPY_JOBS, time.monotonic() + COPY_SECONDS
+        while streamed and left > 0 and time.monotonic() < end:
+            texts = self._payloads.take(PART_JOBS, PART_CHARACTERS)
+            if not texts:
+                break
+            yield self._part(head, texts)
+            left -= len(texts)
+        yield TRAILER
+
+    def _part(self, head: bytes, texts: list[str]) -> bytes:
+        ids = uuid7s(len(texts))
+        self._ids += ids
+        pieces: list[bytes] = []
+        start = 0
+        for text in texts:
+            payload = text.encode()
+            pieces += (head, ids[start : start + 16], _json_head(len(payload) + 1, 1), payload)
+            start += 16
+        return b"".join(pieces)
+
+
+class Copying:
+    """The blocks of `sql/bulk.sql`, on one connection."""
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    async def copy(self, rows: Iterable[bytes]) -> None:
+        """Put rows into the table: a whole stream of COPY's binary format, in any parts."""
+        await self._unit.copy(BLOCKS["copy"], rows)
+
+    async def row_head(self, id: UUID) -> bytes:
+        """How the row of a job like `id` begins, up to its own id."""
+        (row,) = await self._unit.fetch(BLOCKS["row_head"], str(id))
+        return bytes.fromhex(row["head"]) + ID_LENGTH
