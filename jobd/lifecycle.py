@@ -45,6 +45,7 @@ MOVES: dict[str, Move] = {
     "expire": Move(WAITING, frozenset({JobState.DEAD})),
     "claim": Move(frozenset({JobState.READY}), RUNNING),
     "succeed": Move(RUNNING, frozenset({JobState.SUCCEEDED})),
+    "succeed_tersely": Move(RUNNING, frozenset({JobState.SUCCEEDED})),
     "finish": Move(RUNNING, WAITING | {JobState.CANCELLED, JobState.DEAD}),
     "release": Move(RUNNING, frozenset({JobState.READY, JobState.CANCELLED})),
     "rescue": Move(RUNNING, frozenset({JobState.READY, JobState.CANCELLED, JobState.DEAD})),

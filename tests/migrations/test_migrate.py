@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of its text.
-FUNCTIONS = (1, "f3d063ad0d994bcc")
+FUNCTIONS = (3, "00971d31f189de2b")
 
 
 if TYPE_CHECKING:
