@@ -65,6 +65,7 @@ class Assembly:
         self.database = Database(settings.database_url, prepared_statements=settings.prepared_statements)
         self.lease = Lease(period=settings.lease)
         self.holdings = Holdings()
+        self.terse_queues = {name for name, queue in settings.queues.items() if queue.keep != "all"}
         self.rng = random.Random()
         self._work_links: list[Link] = []
         self._control_links: list[Link] = []
@@ -95,6 +96,7 @@ class Assembly:
             holdings=self.holdings,
             events=self.events,
             rng=self.rng,
+            terse_queues=self.terse_queues,
             durable=durable,
         )
 
@@ -109,6 +111,7 @@ class Assembly:
                 max_attempts=run.claim.max_attempts or handler.max_attempts or settings.default_max_attempts,
                 timeout=seconds,
                 max_result=settings.max_result,
+                terse=run.claim.queue in self.terse_queues,
             )
 
         return Caller(
@@ -203,6 +206,10 @@ class Assembly:
                 kinds=self.jobs.registry.kinds(),
                 roles=self.roles,
                 concurrency=self.settings.concurrency,
+                keeps=tuple(
+                    self.settings.queues[name].keep if name in self.settings.queues else "all"
+                    for name in self.queues
+                ),
             ),
             lease=self.lease,
             beat=self.settings.heartbeat,

@@ -41,7 +41,15 @@ class JobContext:
     __jobd_context__: ClassVar[bool] = True
 
     def __init__(
-        self, run: Run, *, jobs: Jobs, pool: Pool, max_attempts: int, timeout: float, max_result: int
+        self,
+        run: Run,
+        *,
+        jobs: Jobs,
+        pool: Pool,
+        max_attempts: int,
+        timeout: float,
+        max_result: int,
+        terse: bool = False,
     ) -> None:
         self.jobs: Jobs = jobs
         self.max_attempts: int = max_attempts
@@ -50,6 +58,7 @@ class JobContext:
         self._timeout = timeout
         self._pool = pool
         self._max_result = max_result
+        self._terse = terse
         self._headers: dict[str, Any] | None = None
         self._log: Any = None
         self._loop = asyncio.get_running_loop()
@@ -211,7 +220,9 @@ class JobContext:
 
     @asynccontextmanager
     async def _effect(self) -> AsyncIterator[Any]:
-        async with effect(self._pool, self._success, on_commit=self._recorded) as connection:
+        async with effect(
+            self._pool, self._success, terse=self._terse, on_commit=self._recorded
+        ) as connection:
             yield connection
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:

@@ -6,6 +6,7 @@
      |-- PayloadError           a payload cannot be stored or does not fit (names the path); a ValueError too
      |-- JobNotFound            no job has this id
      |-- WrongState             the job's state does not allow this verb
+     |    `-- NotKept           it has ended, and its queue keeps too little to run it again
      |-- UniqueKeyTaken         another unfinished job holds the unique key
      |-- IdTaken                the id belongs to a job of another kind or tenant
      |-- ClaimLost              the run is no longer ours: another worker took the job over
@@ -62,7 +63,8 @@ class JobNotFound(JobdError):
     def __init__(self, job_id: UUID) -> None:
         self.job_id = job_id
         super().__init__(
-            f"no job {job_id}: it never existed, was deleted, or finished longer ago than history_retention"
+            f"no job {job_id}: it never existed, was deleted, or finished longer ago than history_retention "
+            "(than a day, if its queue does not keep it)"
         )
 
 
@@ -74,6 +76,20 @@ class WrongState(JobdError):
         self.state = state
         self.verb = verb
         super().__init__(f"cannot {verb} job {job_id}: it is {state}, and {verb} takes {allowed}")
+
+
+class NotKept(WrongState):
+    """The job has ended, and with it went its payload: its queue does not keep such jobs."""
+
+    def __init__(self, job_id: UUID, state: str, verb: str, queue: str) -> None:
+        self.queue = queue
+        super().__init__(
+            job_id,
+            state,
+            verb,
+            f"a job with its payload, which queue {queue!r} did not keep (setting queues.{queue}.keep): "
+            "enqueue it anew, with another id",
+        )
 
 
 class UniqueKeyTaken(JobdError):

@@ -30,6 +30,8 @@ class Registration:
     kinds: tuple[str, ...]
     roles: tuple[str, ...]
     concurrency: int
+    # Which finished jobs each of these queues keeps: all, errors or nothing.
+    keeps: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +111,16 @@ class Fleet:
         return bool(await self.door.fetch(BLOCKS["proves_lead"], name, worker_id, term, now))
 
     async def ensure_partitions(self, *, days: int = 7, now: datetime | None = None) -> int:
-        """Make the history's partitions; return how many were missing, or -1: another session is at it."""
+        """Make the partitions of history and tombstones.
+
+        Return how many were missing, or -1: another session is at it.
+        """
         (row,) = await self.door.fetch(BLOCKS["ensure_partitions"], days, now)
         return int(row["missing"])
 
-    async def declare_queues(self, names: Sequence[str]) -> None:
-        """Let these queues be known."""
-        await self.door.fetch(BLOCKS["declare_queues"], list(names))
+    async def declare_queues(self, names: Sequence[str], keeps: Sequence[str]) -> None:
+        """Let these queues be known, and what each keeps of its finished jobs: all, errors or nothing."""
+        await self.door.fetch(BLOCKS["declare_queues"], list(names), list(keeps))
 
     async def pause(self, queue: str, *, by: str | None) -> datetime:
         """Stop claims from this queue; return since when they are stopped."""

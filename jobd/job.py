@@ -36,7 +36,12 @@ FINISHED = frozenset({JobState.SUCCEEDED, JobState.CANCELLED, JobState.DEAD})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One row of `jobd.all_jobs`."""
+    """One row of `jobd.all_jobs`.
+
+    `kept` is False for a finished job whose queue does not keep it (`[queues.NAME] keep`). Then only id,
+    queue, kind, tenant_id, state, claim_no and finished_at are known, for a day; `reason` says so, errors
+    and headers are empty, and all else is None, also where the type of a kept job's field has no None.
+    """
 
     id: UUID
     queue: str
@@ -69,6 +74,7 @@ class Job:
     errors: list[dict[str, Any]]
     progress: dict[str, Any] | None
     headers: dict[str, Any]
+    kept: bool = True
 
     @property
     def tags(self) -> list[str]:

@@ -46,6 +46,7 @@ MOVES: dict[str, Move] = {
     "claim": Move(frozenset({JobState.READY}), RUNNING),
     "claim_victims": Move(frozenset({JobState.READY}), RUNNING),
     "succeed": Move(RUNNING, frozenset({JobState.SUCCEEDED})),
+    "succeed_tersely": Move(RUNNING, frozenset({JobState.SUCCEEDED})),
     "finish": Move(RUNNING, WAITING | {JobState.CANCELLED, JobState.DEAD}),
     "release": Move(RUNNING, frozenset({JobState.READY, JobState.CANCELLED})),
     "rescue": Move(RUNNING, frozenset({JobState.READY, JobState.CANCELLED, JobState.DEAD})),

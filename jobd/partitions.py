@@ -1,4 +1,4 @@
-"""Removing a day of the history without stopping those who write to today's."""
+"""Removing a day of the history, or of tombstones, without stopping those who write to today's."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import re
 from jobd.door import Database, Link
 from jobd.errors import Transient
 
-NAME = re.compile(r"^job_history_\d{8}$")
+NAME = re.compile(r"^(job_history|tombstones)_\d{8}$")
 
 
 async def drop_partition(database: Database, name: str, *, detached: bool | None) -> None:
-    """Detach a partition of `jobd.job_history` and drop it. Safe to repeat after any failure.
+    """Detach a partition of `jobd.job_history` or `jobd.tombstones` and drop it.
 
+    Safe to repeat after any failure.
     `detached` is True where that was done before, None where it was left half done.
 
     DETACH CONCURRENTLY does not lock the parent, unlike DROP; it runs outside a transaction, and one that
@@ -20,9 +21,10 @@ async def drop_partition(database: Database, name: str, *, detached: bool | None
     session is not ours to set up, a plain DETACH locks the parent for a moment instead. Locks are
     waited for two seconds at a time.
     """
-    if not NAME.match(name):
-        raise ValueError(f"{name!r} is no partition of the history")
-    detach = f"alter table jobd.job_history detach partition jobd.{name}"
+    named = NAME.match(name)
+    if named is None:
+        raise ValueError(f"{name!r} is no partition of the history, nor of the tombstones")
+    detach = f"alter table jobd.{named[1]} detach partition jobd.{name}"
     link = Link(database)
     try:
         await link.opened()

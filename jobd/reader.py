@@ -123,6 +123,7 @@ def _job(row: Record) -> Job:
             columns[name] = _decoded(columns[name])
     columns["state"] = JobState(columns["state"])
     columns["headers"] = columns["headers"] or {}
+    columns["errors"] = columns["errors"] or []
     return Job(**columns)
 
 

@@ -128,11 +128,15 @@ _STRICT = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class QueueSettings(BaseModel):
-    """One queue of `[queues.NAME]`: a daemon serves it, with this many of its jobs at once at most."""
+    """One queue of `[queues.NAME]`: a daemon serves it, with this many of its jobs at once at most.
+
+    `keep` says which of its finished jobs stay in the history.
+    """
 
     model_config = _STRICT
 
     concurrency: int | None = Field(None, ge=1)
+    keep: Annotated[Literal["all", "errors", "nothing"], BeforeValidator(_lower)] = "all"
 
 
 class SmtpSettings(BaseModel):

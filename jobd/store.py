@@ -14,7 +14,7 @@ from uuid import UUID
 
 from jobd import sql
 from jobd.door import Executes
-from jobd.errors import IdTaken, JobNotFound, PartitionMissing, Refused, UniqueKeyTaken, WrongState
+from jobd.errors import IdTaken, JobNotFound, NotKept, PartitionMissing, Refused, UniqueKeyTaken, WrongState
 from jobd.fleet import Fleet
 from jobd.ids import IdSequence
 from jobd.job import Claimed, Enqueued, FinishedRun, Floor, JobState, NewJob
@@ -146,6 +146,12 @@ class Store:
         )
         return set() if row["count"] == len(ids) else set(ids).difference(row["ids"] or ())
 
+    async def succeed_tersely(self, runs: Sequence[FinishedRun], *, now: datetime | None = None) -> set[UUID]:
+        """As `succeed`, for runs whose queue keeps no successes: only a tombstone stays."""
+        ids = [run.id for run in runs]
+        (row,) = await self.door.fetch(BLOCKS["succeed_tersely"], ids, [run.claim_no for run in runs], now)
+        return set() if row["count"] == len(ids) else set(ids).difference(row["ids"] or ())
+
     async def finish(
         self, runs: Sequence[FinishedRun], *, now: datetime | None = None
     ) -> dict[UUID, JobState]:
@@ -204,7 +210,7 @@ class Store:
     async def retry(self, id: UUID, *, now: datetime | None = None) -> int:
         """Put a finished job back to `ready`; return its new generation.
 
-        Raises JobNotFound, WrongState for one that has not ended, UniqueKeyTaken.
+        Raises JobNotFound, WrongState for one that has not ended, NotKept, UniqueKeyTaken.
         """
         try:
             rows = await self.door.fetch(BLOCKS["retry"], id, now)
@@ -233,14 +239,17 @@ class Store:
         return JobState(rows[0]["state"])
 
     async def delete(self, id: UUID) -> None:
-        """Remove a job that does not run, with its history. Raises JobNotFound, WrongState."""
+        """Remove a job that does not run, with its history or tombstone. Raises JobNotFound, WrongState."""
         if not await self.door.fetch(BLOCKS["delete"], id):
             await self._explain(id, "delete", "a job that does not run; cancel it first")
 
     async def prune(
         self, *, retention: timedelta, now: datetime | None = None
     ) -> list[tuple[str, bool | None]]:
-        """Days of the history that ended longer ago: names, and whether detached (None: half done)."""
+        """Days of the history that ended longer ago, and of tombstones that ended a day ago.
+
+        Their names, and whether each is detached (None: half done).
+        """
         rows = await self.door.fetch(BLOCKS["prune"], retention, now)
         return [(row["name"], row["detached"]) for row in rows]
 
@@ -249,6 +258,8 @@ class Store:
         rows = await self.door.fetch(READING["state_of"], id)
         if not rows:
             raise JobNotFound(id)
+        if verb == "retry" and rows[0]["not_kept_by"] is not None:
+            raise NotKept(id, rows[0]["state"], verb, rows[0]["not_kept_by"])
         raise WrongState(id, rows[0]["state"], verb, allowed)
 
 

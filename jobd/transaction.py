@@ -41,12 +41,12 @@ class Inside:
 
 @contextlib.asynccontextmanager
 async def effect(
-    pool: Pool, success: Callable[[], FinishedRun], *, on_commit: Callable[[], None]
+    pool: Pool, success: Callable[[], FinishedRun], *, terse: bool, on_commit: Callable[[], None]
 ) -> AsyncIterator[Any]:
     """A transaction whose end is also that of the run; `success()` says what to record, when all is done.
 
-    `on_commit` is called once that is durable. Raises ClaimLost, with everything rolled back, when
-    the claim is not ours any more.
+    `terse`: its queue keeps no successes. `on_commit` is called once all is durable. Raises ClaimLost,
+    with everything rolled back, when the claim is not ours any more.
     """
     async with pool.connection() as connection:
         transaction = connection.transaction(isolation="read_committed")
@@ -54,7 +54,7 @@ async def effect(
             await transaction.start()
         try:
             yield connection
-            xid = await _record(connection, success(), pool)
+            xid = await _record(connection, success(), pool, terse=terse)
         except BaseException:
             with contextlib.suppress(Exception):
                 await transaction.rollback()
@@ -69,15 +69,17 @@ async def effect(
                 await asyncio.wait({commit}, timeout=COMMIT_PATIENCE_SECONDS)
 
 
-async def _record(connection: Any, ending: FinishedRun, pool: Pool) -> str:
+async def _record(connection: Any, ending: FinishedRun, pool: Pool, *, terse: bool) -> str:
+    store = Store(Inside(connection))
+    succeed = store.succeed_tersely if terse else store.succeed
     with translated():
         xid = await connection.fetchval("select pg_current_xact_id()::text")
     try:
         async with connection.transaction():
-            lost = await Store(Inside(connection)).succeed([ending])
+            lost = await succeed([ending])
     except PartitionMissing:
         await Fleet(pool).ensure_partitions()
-        lost = await Store(Inside(connection)).succeed([ending])
+        lost = await succeed([ending])
     if lost:
         raise ClaimLost(ending.id, ending.claim_no)
     return str(xid)

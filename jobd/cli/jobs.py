@@ -151,7 +151,8 @@ def print_job(job: Job) -> None:
             ("meta", job.headers.get("meta")),
         ]
     )
-    print_block("payload", _pretty(job.payload))
+    if job.kept:
+        print_block("payload", _pretty(job.payload))
     if job.result is not None:
         print_block("result", _pretty(job.result))
     if (earlier := len(job.errors) - SHOWN_ERRORS) > 0:
@@ -164,6 +165,8 @@ def print_job(job: Job) -> None:
 
 
 def _attempt(job: Job) -> str:
+    if not job.kept:
+        return ""
     return f"{job.attempt}/{job.max_attempts}" if job.max_attempts else str(job.attempt)
 
 

@@ -2,9 +2,10 @@
 
 A flush starts as soon as none is in flight: when idle, a job's end is written at once; when busy,
 the next batch collects while this one is being written. Runs that succeeded, nearly all, go apart
-from the others, in the cheaper statement. A verdict is kept until the database has
-answered for it, through any outage. One bad row never holds up the others: a batch that is refused
-is halved until the culprit stands alone, and that one is stored in a form that is always storable.
+from the others, in cheaper statements: one for queues that keep them, one for those that do not. A
+verdict is kept until the database has answered for it, through any outage. One bad row never holds up
+the others: a batch that is refused is halved until the culprit stands alone, and that one is stored in
+a form that is always storable.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
@@ -61,15 +62,18 @@ class Finisher:
         holdings: Holdings,
         events: Events,
         rng: random.Random,
+        terse_queues: Collection[str] = (),
         durable: Callable[[], None] = lambda: None,
     ) -> None:
-        """`durable` is called after each flush."""
+        """`terse_queues` keep no successes. `durable` is called after each flush."""
         self._store = store
         self._holdings = holdings
         self._events = events
         self._recovery = Recovery("finisher", events=events, rng=rng)
         self._durable = durable
+        self._terse_queues = frozenset(terse_queues)
         self._successes: deque[Ending] = deque()
+        self._terse: deque[Ending] = deque()
         self._others: deque[Ending] = deque()
         self._writing = 0
         self._filled = asyncio.Event()
@@ -78,11 +82,16 @@ class Finisher:
 
     def __len__(self) -> int:
         """How many verdicts are not durable yet."""
-        return len(self._successes) + len(self._others) + self._writing
+        return len(self._successes) + len(self._terse) + len(self._others) + self._writing
 
     def put(self, run: Run, verdict: FinishedRun, outcome: str) -> None:
         """Take a verdict; it is kept until it is durable."""
-        pending = self._successes if verdict.state is JobState.SUCCEEDED else self._others
+        if verdict.state is not JobState.SUCCEEDED:
+            pending = self._others
+        elif run.claim.queue in self._terse_queues:
+            pending = self._terse
+        else:
+            pending = self._successes
         pending.append(Ending(run, verdict, outcome, time.monotonic() - run.started))
         if not self._filled.is_set():
             self._empty.clear()
@@ -114,8 +123,8 @@ class Finisher:
         """Write until cancelled."""
         while True:
             await self._filled.wait()
-            while self._successes or self._others:
-                for pending in (self._successes, self._others):
+            while self._successes or self._terse or self._others:
+                for pending in (self._successes, self._terse, self._others):
                     if pending:
                         await self._flush(pending)
                 self._durable()
@@ -134,7 +143,7 @@ class Finisher:
             self._writing = 0
 
     async def _write(self, batch: Sequence[Ending]) -> None:
-        """Make a batch durable, whatever it takes: all of them successes, or none."""
+        """Make a batch durable, whatever it takes: all of them of one sort, as they were put."""
         try:
             states = await self._persist(lambda: self._states_of(batch), batch)
         except Refused as refusal:
@@ -147,7 +156,9 @@ class Finisher:
         """Write a batch; return the state of each job that is not what its verdict says: None, not ours."""
         verdicts = [ending.verdict for ending in batch]
         if verdicts[0].state is JobState.SUCCEEDED:
-            return dict.fromkeys(await self._store.succeed(verdicts))
+            terse = batch[0].run.claim.queue in self._terse_queues
+            succeed = self._store.succeed_tersely if terse else self._store.succeed
+            return dict.fromkeys(await succeed(verdicts))
         states = await self._store.finish(verdicts)
         return {verdict.id: states.get(verdict.id) for verdict in verdicts}
 

@@ -134,8 +134,9 @@ class Heartbeat:
             until = await self._fleet.register(
                 replace(self._process, worker_id=self._lease.worker_id), lease=self._lease.period
             )
+            # Before it counts as done: until the queues say what they keep, it is tried again.
+            await self._fleet.declare_queues(self._process.queues, self._process.keeps)
             self._registered = self._lease.worker_id
-            await self._fleet.declare_queues(self._process.queues)
         else:
             beaten = await self._fleet.beat(self._registered, lease=self._lease.period)
             if beaten is None:

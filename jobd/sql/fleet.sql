@@ -86,13 +86,16 @@ select term from jobd.leader
    for no key update
 
 -- name: ensure_partitions (days, now)
--- Make the history's partitions up to `days` ahead. Returns how many were missing, or -1: another
+-- Make the partitions of the history up to `days` ahead, and those of the tombstones. Returns how many were missing, or -1: another
 -- session is at it.
 select jobd.ensure_partitions($1::int, $2::timestamptz) as missing
 
--- name: declare_queues (names)
--- Queues that this process serves appear in lists and can be paused.
-insert into jobd.queues (name) select unnest($1::text[]) on conflict do nothing
+-- name: declare_queues (names, keeps)
+-- Queues that this process serves appear in lists and can be paused, and keep of their finished jobs what it
+-- says. By name, since two processes that declare the same queues lock them.
+insert into jobd.queues (name, keep)
+select distinct on (q.name) q.name, q.keep from unnest($1::text[], $2::text[]) as q (name, keep) order by q.name
+on conflict (name) do update set keep = excluded.keep where queues.keep <> excluded.keep
 
 -- name: pause (queue, by)
 -- No daemon claims from this queue until it is resumed; what runs goes on.

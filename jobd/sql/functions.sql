@@ -2,7 +2,7 @@
 -- the door for every language; the others serve the blocks in the files beside this one.
 -- A function whose arguments change gets a new signature; the old one stays for one release, and never do two
 -- signatures of a name both have defaults for all that differs. Every change raises this number:
--- functions: 2
+-- functions: 4
 
 create or replace function jobd.uuid7() returns uuid
 language sql volatile parallel safe set search_path = pg_catalog
@@ -61,6 +61,14 @@ as $$
            job.cancel_requested_at, job.unique_key, job.concurrency_key, job.backoff, job.timeout,
            jobd.with_error(job.errors, ended.error), job.progress, job.headers, job.created_at,
            ended.result, ended.reason, ended.at
+$$;
+
+create or replace function jobd.tombstone(job jobd.jobs, state text, at timestamptz) returns setof jobd.tombstones
+language sql stable
+as $$
+    -- What is left of a job that leaves `jobs` and whose queue does not keep it. Used as `ended` is.
+    select job.id, job.claim_no + (job.state = 'running')::int, tombstone.at, tombstone.state, job.queue, job.kind,
+           job.tenant_id
 $$;
 
 create or replace function jobd.check_job(kind text, queue text, deadline_policy text, unique_key text, tenant_id text,
@@ -156,9 +164,16 @@ begin
         created := found;
         if created then
             exit when not repeated;
-            -- A fresh snapshot: the first try may have been run and finished before this insert.
-            select h.kind, h.tenant_id into holder from jobd.job_history h
-             where h.id = enqueue.id and h.finished_at >= jobd.uuid7_at(enqueue.id) - interval '1 day';
+            -- A fresh snapshot: the first try may have been run and finished before this insert. The days ahead
+            -- are empty, and are not opened.
+            select past.kind, past.tenant_id into holder
+              from (select h.kind, h.tenant_id from jobd.job_history h
+                     where h.id = enqueue.id and h.finished_at >= jobd.uuid7_at(enqueue.id) - interval '1 day'
+                       and h.finished_at < greatest(moment, statement_timestamp()) + interval '1 day'
+                    union all
+                    select t.kind, t.tenant_id from jobd.tombstones t
+                     where t.id = enqueue.id and t.finished_at >= jobd.uuid7_at(enqueue.id) - interval '1 day'
+                       and t.finished_at < greatest(moment, statement_timestamp()) + interval '1 day') past;
             exit when not found;
             delete from jobd.jobs j where j.id = enqueue.id;
             created := false;
@@ -242,11 +257,12 @@ create or replace function jobd.ensure_partitions(days integer default 7, now ti
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO'
 as $$
--- Create and attach the partitions of the history from yesterday to `days` ahead; returns how many were
--- missing, or -1 when another session is at it. Security definer, so that a worker without the right
--- to create tables can still keep the history going. ATTACH, unlike CREATE ... PARTITION OF, does not lock out
--- the writers.
+-- Create and attach the partitions of the history from yesterday to `days` ahead, and those of the tombstones
+-- to at most two, since every enqueue looks through them; returns how many were missing, or -1 when another
+-- session is at it. Security definer, so that a worker without the right to create tables can still keep the
+-- history going. ATTACH, unlike CREATE ... PARTITION OF, does not lock out the writers.
 declare
+    parent  text;
     day     date;
     name    text;
     missing integer := 0;
@@ -260,12 +276,16 @@ begin
     if not pg_try_advisory_xact_lock(hashtext('jobd.ensure_partitions')) then
         return -1;
     end if;
-    for day in select d::date from generate_series(today - 1, today + ensure_partitions.days, interval '1 day') d loop
-        name := 'job_history_' || to_char(day, 'YYYYMMDD');
+    for parent, day in
+        select p.parent, d::date
+          from (values ('job_history', ensure_partitions.days), ('tombstones', least(ensure_partitions.days, 2))) p (parent, ahead),
+               generate_series(today - 1, today + p.ahead, interval '1 day') d
+    loop
+        name := parent || '_' || to_char(day, 'YYYYMMDD');
         if to_regclass('jobd.' || name) is null then
-            execute format('create table jobd.%I (like jobd.job_history including all)', name);
-            execute format('alter table jobd.job_history attach partition jobd.%I for values from (%L) to (%L)',
-                           name, day::timestamp at time zone 'UTC', (day + 1)::timestamp at time zone 'UTC');
+            execute format('create table jobd.%I (like jobd.%I including all)', name, parent);
+            execute format('alter table jobd.%I attach partition jobd.%I for values from (%L) to (%L)',
+                           parent, name, day::timestamp at time zone 'UTC', (day + 1)::timestamp at time zone 'UTC');
             missing := missing + 1;
         end if;
     end loop;

@@ -57,13 +57,16 @@ with late as (
        for update skip locked
 ), gone as (
     delete from jobd.jobs j using late where j.id = late.id
-    returning j, coalesce($2::timestamptz, clock_timestamp()) as at
+    returning j, coalesce($2::timestamptz, clock_timestamp()) as at,
+              j.queue = any (array(select name from jobd.queues where keep = 'nothing')) as terse
 ), kept as (
     insert into jobd.job_history
     select h.* from gone g, jobd.ended(g.j, 'dead', 'its deadline passed before it ran', null, null, g.at) h
-    returning id
+     where not g.terse
+), marked as (
+    insert into jobd.tombstones select t.* from gone g, jobd.tombstone(g.j, 'dead', g.at) t where g.terse
 )
-select count(*)::int as expired from kept
+select count(*)::int as expired from gone
 
 -- name: claim (worker_id, queues, rooms, limited, limited_kinds, skipped_kinds, floor_priorities, floor_deadlines, floor_ids, now)
 -- ready -> running. For each entry of queues and rooms at most that many, without the kinds that have
@@ -179,11 +182,24 @@ with gone as (
 )
 select count(*) as count, case when count(*) < cardinality($1) then array_agg(id) end as ids from kept
 
+-- name: succeed_tersely (ids, claim_nos, now)
+-- running -> succeeded, for queues that keep no successes: a tombstone stays for a day. Otherwise as above.
+with gone as (
+    delete from jobd.jobs j using unnest($1::uuid[], $2::bigint[]) as u (id, claim_no)
+     where j.id = u.id and j.claim_no = u.claim_no
+    returning j, coalesce($3::timestamptz, clock_timestamp()) as at
+), marked as (
+    insert into jobd.tombstones select t.* from gone g, jobd.tombstone(g.j, 'succeeded', g.at) t
+    returning id
+)
+select count(*) as count, case when count(*) < cardinality($1) then array_agg(id) end as ids from marked
+
 -- name: finish (ids, claim_nos, states, reasons, delays, unburned, errors, now)
 -- running -> cancelled | dead | scheduled | ready.
 --
 -- The ends of all runs that did not succeed, fenced as above. Their rows are locked first: a cancel that
--- commits meanwhile is then seen, and ends them `cancelled`. Returns each id that was still ours with the
+-- commits meanwhile is then seen, and ends them `cancelled`. Here as in all that follows, jobs of a queue that
+-- keeps nothing leave a tombstone. Returns each id that was still ours with the
 -- state it really got.
 with runs as materialized (
     select u.id, u.claim_no, u.delay, u.unburned, u.error,
@@ -207,13 +223,15 @@ with runs as materialized (
 ), gone as (
     delete from jobd.jobs j using runs r
      where j.id = r.id and j.claim_no = r.claim_no and r.state not in ('scheduled', 'ready')
-    returning j, r.state, r.reason, r.error, coalesce($8::timestamptz, clock_timestamp()) as at
+    returning j, r.state, r.reason, r.error, coalesce($8::timestamptz, clock_timestamp()) as at,
+              j.queue = any (array(select name from jobd.queues where keep = 'nothing')) as terse
 ), kept as (
     insert into jobd.job_history
-    select h.* from gone g, jobd.ended(g.j, g.state, g.reason, null, g.error::jsonb, g.at) h
-    returning id, state
+    select h.* from gone g, jobd.ended(g.j, g.state, g.reason, null, g.error::jsonb, g.at) h where not g.terse
+), marked as (
+    insert into jobd.tombstones select t.* from gone g, jobd.tombstone(g.j, g.state, g.at) t where g.terse
 )
-select id, state from kept
+select (j).id, state from gone
 union all
 select id, state from returned
 
@@ -238,14 +256,17 @@ with mine as materialized (
     returning j.id, jobd.wake(array[j.queue])
 ), gone as (
     delete from jobd.jobs j using mine m where j.id = m.id and m.cancelled
-    returning j, coalesce($3::timestamptz, clock_timestamp()) as at
+    returning j, coalesce($3::timestamptz, clock_timestamp()) as at,
+              j.queue = any (array(select name from jobd.queues where keep = 'nothing')) as terse
 ), kept as (
     insert into jobd.job_history
     select h.* from gone g,
            jobd.ended(g.j, 'cancelled', coalesce((g.j).cancel_reason, 'cancelled on request'), null, null, g.at) h
-    returning id
+     where not g.terse
+), marked as (
+    insert into jobd.tombstones select t.* from gone g, jobd.tombstone(g.j, 'cancelled', g.at) t where g.terse
 )
-select id from returned union all select id from kept
+select id from returned union all select (j).id from gone
 
 -- name: rescue (batch, crash_limit, now)
 -- running -> ready | cancelled | dead, for orphans: jobs whose worker has no row. Lapsed workers lose
@@ -276,17 +297,21 @@ with lost as materialized (
     returning j.id, j.state, jobd.wake(array[j.queue])
 ), counted as (
     delete from jobd.jobs j using orphans o where j.id = o.id and (o.cancelled or o.dead)
-    returning j, o.cancelled, o.error, coalesce($3::timestamptz, clock_timestamp()) as at
+    returning j, o.cancelled, o.error, case when o.cancelled then 'cancelled' else 'dead' end as state,
+              coalesce($3::timestamptz, clock_timestamp()) as at,
+              j.queue = any (array(select name from jobd.queues where keep = 'nothing')) as terse
 ), kept as (
     insert into jobd.job_history
     select h.* from counted c,
-           jobd.ended(c.j, case when c.cancelled then 'cancelled' else 'dead' end,
+           jobd.ended(c.j, c.state,
                       case when c.cancelled then coalesce((c.j).cancel_reason, 'cancelled on request')
                            else 'crashed: its worker died ' || (c.j).crashes + 1 || ' times while it ran' end,
                       null, c.error, c.at, 1) h
-    returning id, state
+     where not c.terse
+), marked as (
+    insert into jobd.tombstones select t.* from counted c, jobd.tombstone(c.j, c.state, c.at) t where c.terse
 )
-select id, state from returned union all select id, state from kept
+select id, state from returned union all select (j).id, state from counted
 
 -- name: cancel (id, reason, now)
 -- scheduled | ready -> cancelled; a running job gets the request instead, which its worker hears by NOTIFY or at
@@ -296,11 +321,13 @@ with target as materialized (
     select j.id, j.state from jobd.jobs j where j.id = $1::uuid for update
 ), gone as (
     delete from jobd.jobs j using target t where j.id = t.id and t.state in ('scheduled', 'ready')
-    returning j, coalesce($3::timestamptz, clock_timestamp()) as at
+    returning j, coalesce($3::timestamptz, clock_timestamp()) as at,
+              j.queue = any (array(select name from jobd.queues where keep = 'nothing')) as terse
 ), kept as (
     insert into jobd.job_history
-    select h.* from gone g, jobd.ended(g.j, 'cancelled', $2::text, null, null, g.at) h
-    returning state
+    select h.* from gone g, jobd.ended(g.j, 'cancelled', $2::text, null, null, g.at) h where not g.terse
+), marked as (
+    insert into jobd.tombstones select t.* from gone g, jobd.tombstone(g.j, 'cancelled', g.at) t where g.terse
 ), asked as (
     update jobd.jobs j
        set cancel_requested_at = coalesce(j.cancel_requested_at, $3::timestamptz, now()),
@@ -308,14 +335,15 @@ with target as materialized (
       from target t where j.id = t.id and t.state = 'running'
     returning j.state, pg_notify('jobd_cancel', j.id::text)
 )
-select state, true as changed from kept
+select 'cancelled' as state, true as changed from gone
 union all select state, true from asked
 union all select h.state, false from jobd.job_history h where h.id = $1::uuid
+union all select t.state, false from jobd.tombstones t where t.id = $1::uuid
 
 -- name: retry (id, now)
 -- succeeded | cancelled | dead -> ready, by an operator: same id, payload and errors, a new generation,
 -- attempts and crashes from 0. Fails with unique_violation while another job holds its unique key.
--- No row: the id is not in the history.
+-- No row: the id is not in the history; a tombstone has nothing to run again.
 with past as (
     delete from jobd.job_history h where h.id = $1::uuid returning h.*
 ), back as (
@@ -351,20 +379,24 @@ with waiting as (
     delete from jobd.jobs j where j.id = $1::uuid and j.state in ('scheduled', 'ready') returning j.id
 ), past as (
     delete from jobd.job_history h where h.id = $1::uuid returning h.id
+), marked as (
+    delete from jobd.tombstones t where t.id = $1::uuid returning t.id
 )
-select id from waiting union all select id from past
+select id from waiting union all select id from past union all select id from marked
 
 -- name: prune (retention, now)
 -- succeeded | cancelled | dead -> gone: names the days of the history that ended longer ago than this, by the
--- database's clock, and whether each is detached already (null: an earlier detach was left half done).
--- The caller detaches and drops, outside a transaction.
+-- database's clock, the days of tombstones that ended a day ago, and whether each is detached already (null: an
+-- earlier detach was left half done). The caller detaches and drops, outside a transaction.
 select c.relname as name,
        case when i.inhrelid is null then true when i.inhdetachpending then null else false end as detached
   from pg_catalog.pg_class c
   left join pg_catalog.pg_inherits i on i.inhrelid = c.oid
  where c.relnamespace = 'jobd'::regnamespace and c.relkind = 'r'
    -- In a CASE, since the planner may look at other relations' names first.
-   and case when c.relname ~ '^job_history_\d{8}$'
+   and case when c.relname ~ '^(job_history|tombstones)_\d{8}$'
             then to_date(right(c.relname, 8), 'YYYYMMDD') + 1
-                 <= ((coalesce($2::timestamptz, now()) - $1::interval) at time zone 'UTC')::date end
+                 <= ((coalesce($2::timestamptz, now())
+                      - case when c.relname like 'tombstones%' then interval '1 day' else $1::interval end)
+                     at time zone 'UTC')::date end
  order by c.relname

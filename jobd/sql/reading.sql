@@ -5,10 +5,12 @@
 select * from jobd.all_jobs where id = $1::uuid
 
 -- name: state_of (id)
--- Where a job is now; for waiting on it.
-select state from jobd.jobs where id = $1::uuid
+-- Where a job is now, and of which queue if nothing but that is known of it; for waiting on it.
+select state, null::text as not_kept_by from jobd.jobs where id = $1::uuid
 union all
-select state from jobd.job_history where id = $1::uuid
+select state, null from jobd.job_history where id = $1::uuid
+union all
+select state, queue from jobd.tombstones where id = $1::uuid
 
 -- name: list (state, queue, kind, tenant_id, before, count)
 -- The newest jobs first, by id; `before` is the id of the last row of the page before.

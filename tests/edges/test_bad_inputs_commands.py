@@ -62,6 +62,9 @@ REFUSED = {
     "toml-broken": toml("lease = 30s", "jobd.toml", "is not TOML", "line 1"),
     "toml-value": toml("lease = [30]", "lease in jobd.toml", "[30]", '"30s"'),
     "toml-queue-name": toml('[queues."high priority"]', "queues in jobd.toml", "'high priority'", "letters"),
+    "toml-queue-keep": toml(
+        '[queues.pings]\nkeep = "none"', "queues.pings.keep in jobd.toml", "'none'", "'errors'"
+    ),
     "config-missing": Command(
         "list",
         ("JOBD_CONFIG", "'other.toml'", "no such file", "unset JOBD_CONFIG"),

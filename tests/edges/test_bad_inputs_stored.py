@@ -13,6 +13,8 @@ import pytest
 
 from jobd import JobContext, Jobs, Snooze
 from jobd.door import Database, Link
+from jobd.job import FinishedRun, JobState
+from jobd.store import Store
 from tests.edges.bad_inputs import read_rows
 from tests.factories import make_job
 from tests.signals import eventually
@@ -49,6 +51,12 @@ async def retry_waiting(jobs: Jobs, door: Link) -> Any:
     return await jobs.retry(await make_job(door, id=ID, state="scheduled"))
 
 
+async def retry_not_kept(jobs: Jobs, door: Link) -> Any:
+    await make_job(door, id=ID, state="running", queue="pings")
+    await Store(door).succeed_tersely([FinishedRun(ID, 1, JobState.SUCCEEDED)])
+    return await jobs.retry(ID)
+
+
 async def reschedule_running(jobs: Jobs, door: Link) -> Any:
     return await jobs.reschedule(await make_job(door, id=ID, state="running"), priority=3)
 
@@ -79,6 +87,7 @@ REFUSED: dict[str, tuple[Act, tuple[str, ...]]] = {
     "job-unknown": (lambda jobs, door: jobs.get(ID), (str(ID), "history_retention")),
     "cancel-ended": (cancel_ended, (str(ID), "succeeded", "a job that has not ended")),
     "retry-waiting": (retry_waiting, (str(ID), "scheduled", "a job that has ended")),
+    "retry-not-kept": (retry_not_kept, (str(ID), "succeeded", "'pings'", "queues.pings.keep", "anew")),
     "reschedule-running": (reschedule_running, (str(ID), "running", "a waiting job")),
     "delete-running": (delete_running, (str(ID), "running", "cancel it first")),
     "unique-key-taken": (retry_with_taken_key, (str(ID), "'order-17'", str(OTHER), "cancel that one")),

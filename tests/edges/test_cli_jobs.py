@@ -11,6 +11,8 @@ import pytest
 
 from jobd.cli.output import brief
 from jobd.door import Link
+from jobd.job import FinishedRun, JobState
+from jobd.store import Store
 from tests.edges.command import in_database, jobd
 from tests.factories import make_job, make_jobs
 
@@ -42,6 +44,24 @@ def test_enqueue_prints_the_id_and_stores_the_payload(shell: str) -> None:
     job = shown(id)
     assert (job["kind"], job["queue"], job["state"]) == ("resize", "default", "ready")
     assert job["payload"] == {"key": "ä.png"}
+
+
+def test_a_job_that_is_not_kept_is_shown_with_what_is_known_of_it(shell: str) -> None:
+    async def end(link: Link) -> UUID:
+        id = await make_job(link, state="running", queue="pings")
+        await Store(link).succeed_tersely([FinishedRun(id, 1, JobState.SUCCEEDED)])
+        return id
+
+    id = in_database(shell, end)
+    printed = jobd("show", id).out
+    for word in (str(id), "noop", "succeeded", "finished at", "not kept: queue pings keeps no successes"):
+        assert word in printed
+    for word in ("payload", "created at", "attempt", "None"):
+        assert word not in printed
+    job = shown(id)
+    assert (job["kept"], job["payload"], job["created_at"], job["attempt"]) == (False, None, None, None)
+    assert str(id) in jobd("list", "--queue", "pings").out
+    assert "queue 'pings' did not keep" in jobd("retry", id, code=1).err
 
 
 def test_enqueue_reads_the_payload_from_stdin(shell: str) -> None:

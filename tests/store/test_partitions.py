@@ -1,4 +1,4 @@
-"""The history's partitions: a week ahead, made by any worker, dropped one by one when they are old."""
+"""The partitions of history and tombstones: made ahead by any worker, dropped one by one when old."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ DAY = timedelta(days=1)
 FAR = datetime(2031, 5, 17, 12, tzinfo=UTC)
 
 
-async def names(door: Link) -> list[str]:
+async def names(door: Link, parent: str = "job_history") -> list[str]:
     rows = await query(
         door,
         "select c.relname from pg_inherits join pg_class c on c.oid = inhrelid"
-        " where inhparent = 'jobd.job_history'::regclass order by 1",
+        " where inhparent = ('jobd.' || $1::text)::regclass order by 1",
+        parent,
     )
     return [row["relname"] for row in rows]
 
@@ -36,11 +37,13 @@ async def test_a_fresh_schema_has_yesterday_to_a_week_ahead(door: Link, fleet: F
     today = await scalar(door, "select (clock_timestamp() at time zone 'UTC')::date")
     expected = [f"job_history_{today + n * DAY:%Y%m%d}" for n in range(-1, 8)]
     assert await names(door) == expected
+    expected = [f"tombstones_{today + n * DAY:%Y%m%d}" for n in range(-1, 3)]
+    assert await names(door, "tombstones") == expected
     assert await fleet.ensure_partitions() == 0
 
 
 async def test_missing_partitions_are_made_once(door: Link, fleet: Fleet):
-    assert await fleet.ensure_partitions(days=2, now=FAR) == 4
+    assert await fleet.ensure_partitions(days=2, now=FAR) == 8
     assert await fleet.ensure_partitions(days=2, now=FAR) == 0
     assert await fleet.ensure_partitions(days=3, now=FAR) == 1
     assert [name for name in await names(door) if "2031" in name] == [
@@ -82,7 +85,7 @@ async def test_days_are_days_of_utc_whatever_the_session_prefers(
 
 
 async def test_a_second_session_does_not_wait_for_the_first(fleet: Fleet, held: Held):
-    assert await Fleet(held).ensure_partitions(days=0, now=FAR) == 2
+    assert await Fleet(held).ensure_partitions(days=0, now=FAR) == 4
     assert await fleet.ensure_partitions(days=0, now=FAR) == -1
     await held.commit()
     assert await fleet.ensure_partitions(days=0, now=FAR) == 0
@@ -120,7 +123,7 @@ async def weak(door: Link, direct_database_url: str) -> AsyncIterator[Link]:
 async def test_a_role_that_may_not_create_tables_makes_partitions_all_the_same(
     door: Link, weak: Link, reader: Reader
 ):
-    assert await Fleet(weak).ensure_partitions(days=0, now=FAR) == 2
+    assert await Fleet(weak).ensure_partitions(days=0, now=FAR) == 4
     enqueued = await query(weak, "select id from jobd.enqueue('noop')")
     id = await make_job(door, state="running")
     await Store(weak).succeed([FinishedRun(id=id, claim_no=1, state=JobState.SUCCEEDED)], now=FAR)
@@ -133,8 +136,29 @@ async def test_prune_names_the_partitions_that_ended_before(door: Link, store: S
     old = [(f"job_history_{day}", False) for day in ("20310516", "20310517")]
     before_all = [name for name in await names(door) if not name.startswith("job_history_2031")]
     found = await store.prune(retention=timedelta(0), now=datetime(2031, 5, 18, 23, 59, tzinfo=UTC))
+    found = [(name, detached) for name, detached in found if name.startswith("job_history")]
     assert found == [(name, False) for name in before_all] + old
     assert await store.prune(retention=timedelta(0), now=datetime.now(UTC) - 3 * DAY) == []
+
+
+async def test_prune_names_tombstones_when_their_day_has_been_over_for_a_day(store: Store, fleet: Fleet):
+    await fleet.ensure_partitions(days=2, now=FAR)
+
+    async def pruned(now: datetime) -> list[str]:
+        found = await store.prune(retention=timedelta(days=36500), now=now)
+        return [name for name, _ in found if name.startswith("tombstones_2031")]
+
+    assert await pruned(datetime(2031, 5, 17, 23, 59, tzinfo=UTC)) == []
+    assert await pruned(datetime(2031, 5, 18, tzinfo=UTC)) == ["tombstones_20310516"]
+    assert await pruned(datetime(2031, 5, 19, tzinfo=UTC)) == ["tombstones_20310516", "tombstones_20310517"]
+
+
+@pytest.mark.parametrize("name", ["tombstones_20310516", "job_history_20310516"])
+async def test_a_day_of_either_is_dropped(door: Link, store: Store, fleet: Fleet, name: str):
+    await fleet.ensure_partitions(days=0, now=FAR)
+    detached = dict(await store.prune(retention=timedelta(0), now=FAR + DAY))[name]
+    await drop_partition(door.database, name, detached=detached)
+    assert name not in await names(door, name.rpartition("_")[0])
 
 
 async def test_prune_leaves_tables_alone_that_jobd_did_not_make(door: Link, store: Store):

@@ -62,6 +62,11 @@ def succeed(jobs: Million) -> Reading:
     )
 
 
+def succeed_tersely(jobs: Million) -> Reading:
+    ids = jobs.ids(f"worker_id = '{WORKER}'", BATCH)
+    return jobs.explain(LIFECYCLE["succeed_tersely"], {"ids": ids, "claim_nos": [1] * BATCH})
+
+
 def finish(jobs: Million, states: list[str]) -> Reading:
     count = BATCH // len(states)
     ids = jobs.ids(f"worker_id = '{WORKER}'", count * len(states))
@@ -126,10 +131,17 @@ def test_succeed_reads_what_it_ends(jobs: Million):
     assert BATCH <= reading.rows <= 4 * BATCH, reading.plan
 
 
+def test_succeed_tersely_reads_what_it_ends(jobs: Million):
+    reading = succeed_tersely(jobs)
+    assert "Seq Scan" not in reading.scans, reading.plan
+    assert BATCH <= reading.rows <= 4 * BATCH, reading.plan
+
+
 def test_the_row_of_the_history_is_made_without_calling_a_function(jobs: Million):
     """`jobd.ended` is put into the statement by the planner; called for each row, it doubles the cost."""
     assert "ended" not in succeed(jobs).functions
-    assert "ended" not in finish(jobs, ["dead"]).functions
+    assert not {"ended", "tombstone"} & finish(jobs, ["dead"]).functions
+    assert "tombstone" not in succeed_tersely(jobs).functions
 
 
 def test_rescue_reads_what_runs(jobs: Million):

@@ -18,6 +18,7 @@ from jobd.errors import (
     IdTaken,
     JobdError,
     JobNotFound,
+    NotKept,
     PartitionMissing,
     PayloadError,
     Refused,
@@ -39,6 +40,11 @@ EXAMPLES = [
     (
         WrongState(ID, "running", "delete", "a job that does not run"),
         f"cannot delete job {ID}: it is running",
+    ),
+    (
+        NotKept(ID, "dead", "retry", "pings"),
+        f"cannot retry job {ID}: it is dead, and retry takes a job with its payload, which queue 'pings' "
+        "did not keep (setting queues.pings.keep): enqueue it anew",
     ),
     (UniqueKeyTaken(ID, "k", OTHER), f"its unique key 'k' is held by job {OTHER}; cancel that one first"),
     (UniqueKeyTaken(ID, "k", None), "held by another job"),
@@ -69,7 +75,8 @@ def test_an_error_says_what_is_wrong_and_what_to_do(error: JobdError, text: str)
 
 
 def test_the_tree_is_drawn_as_it_is():
-    drawn = dict.fromkeys(re.findall(r"\|?[`|]-- (\w+)", str(errors.__doc__)), JobdError)
+    names = re.findall(r"\|?[`|]-- (\w+)", str(errors.__doc__))
+    drawn: dict[str, type[JobdError]] = dict.fromkeys(names, JobdError) | {"NotKept": WrongState}
     drawn |= {"SchemaOutdated": errors.SchemaError, "SchemaTooNew": errors.SchemaError}
     assert drawn == {kind.__name__: kind.__mro__[1] for kind in kinds() if kind is not JobdError}
 

@@ -159,6 +159,7 @@ def test_a_job_that_has_ended_comes_back_by_an_operators_retry_only():
 def test_a_running_job_is_left_by_the_fenced_moves_only():
     assert {name for name, move in MOVES.items() if move.sources & RUNNING} == {
         "succeed",
+        "succeed_tersely",
         "finish",
         "release",
         "rescue",

@@ -196,6 +196,16 @@ def test_settings_cannot_be_changed_afterwards() -> None:
         ({}, "[queues.'no good']", "queues in jobd.toml = 'no good': is not a queue's name: a letter or _"),
         ({}, "[queues.'9']", "is not a queue's name"),
         ({}, f"[queues.{'a' * 101}]", "is not a queue's name"),
+        (
+            {},
+            "[queues.a]\nkeep = 'none'",
+            "queues.a.keep in jobd.toml = 'none': must be 'all', 'errors' or 'nothing'",
+        ),
+        (
+            {"JOBD_QUEUES__A__KEEP": "no"},
+            "",
+            "JOBD_QUEUES__A__KEEP = 'no': must be 'all', 'errors' or 'nothing'",
+        ),
         ({}, "queues = 5", "queues in jobd.toml = 5: must be a valid dictionary"),
         ({}, "lease = [", "jobd.toml = 'jobd.toml': is not TOML"),
         ({}, "smtp = {password = 'x'}", "smtp.password in jobd.toml = '***': needs smtp.username"),

@@ -27,10 +27,10 @@ ALL = [(file, block) for file in OWNERS for block in sql.blocks(file).values()]
 EXPLANATIONS = {"state_of", "holder"}
 
 WRITES = re.compile(
-    r"\b(update\s+(only\s+)?jobd\.(jobs|job_history)"
-    r"|insert\s+into\s+jobd\.(jobs|job_history)"
-    r"|delete\s+from\s+(only\s+)?jobd\.(jobs|job_history)"
-    r"|copy\s+jobd\.(jobs|job_history)|truncate)\b",
+    r"\b(update\s+(only\s+)?jobd\.(jobs|job_history|tombstones)"
+    r"|insert\s+into\s+jobd\.(jobs|job_history|tombstones)"
+    r"|delete\s+from\s+(only\s+)?jobd\.(jobs|job_history|tombstones)"
+    r"|copy\s+jobd\.(jobs|job_history|tombstones)|truncate)\b",
     re.IGNORECASE,
 )
 
@@ -112,7 +112,7 @@ def test_a_block_says_what_it_is_for(file: str, block: Block):
 @each_block
 def test_jobd_is_named_wherever_it_is_meant(file: str, block: Block):
     """Nothing depends on the search path of a connection."""
-    tables = "jobs|job_history|all_jobs|workers|queues|leader|schema_version"
+    tables = "jobs|job_history|tombstones|all_jobs|workers|queues|leader|schema_version"
     assert not re.search(rf"\b(from|join|into|update|only)\s+({tables})\b", statement(block))
 
 
