@@ -102,7 +102,9 @@ class Executor:
         """Stop a run; the first reason counts, but a lost claim overrides it."""
         asked_only = run.stop in GENTLE and self._caller.in_thread(run)
         if run.closed or (
-            run.stop is not None and why is not Stop.LOST and (why in GENTLE or not asked_only)
+            run.stop is not None
+            # Beats say it again and again, and the grace counts from the first.
+            and (run.stop is Stop.LOST or (why is not Stop.LOST and (why in GENTLE or not asked_only)))
         ):
             return
         run.stop = why
