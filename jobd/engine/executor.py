@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from jobd import lifecycle as life
@@ -56,7 +56,7 @@ class Executor:
         self._judge = judge
         self._events = events
         self._freed = freed
-        self._limits = TimeLimits(over=lambda run: self.stop(run, Stop.TIMEOUT))
+        self._limits = TimeLimits(over=lambda run: self.stop(run, Stop.TIMEOUT), lasts=self._lasts)
         self._held: deque[Run] = deque()
         # Not in a task group: one handler that swallows its cancellation would hold the whole group.
         self._going: set[Run] = set()
@@ -74,7 +74,7 @@ class Executor:
     def start(self, claims: Sequence[Claimed]) -> None:
         """Begin runs in this order as slots are free; give back what has no handler or, after all, no room.
 
-        What comes beyond the free slots is held.
+        What comes beyond the free slots is held, as long as its kind is known to be quick.
         """
         for claim in claims:
             handler = self._registry.get(claim.kind)
@@ -90,10 +90,10 @@ class Executor:
                 self.slots.held += 1
                 self._held.append(run)
         if claims:
-            # A job that was there when a worker died may be why: nothing shall wait here beside it.
-            crashed = any(claim.crashes for claim in claims)
-            self.slots.prefetch.expect(() if crashed else {claim.kind for claim in claims})
+            self.slots.prefetch.expect({claim.kind for claim in claims})
         self._fill()
+        if self.slots.held > self.slots.may_wait:
+            self._return_surplus()
         if self._held and not self._looking:
             self._looking = True
             asyncio.get_running_loop().call_later(HOLD_LIMIT / 2, self._look_at_held)
@@ -147,10 +147,11 @@ class Executor:
         begun = []
         while held and slots.busy < slots.total:
             run = held.popleft()
-            if not run.closed:
-                slots.held -= 1
-                self._begin(run)
-                begun.append(run.claim)
+            if run.closed:
+                continue
+            slots.held -= 1
+            self._begin(run)
+            begun.append(run.claim)
         if begun and self._events.wants(JobStarted):
             self._events.emit_all([_started(claim) for claim in begun])
 
@@ -213,6 +214,20 @@ class Executor:
         if self._looking:
             asyncio.get_running_loop().call_later(HOLD_LIMIT / 2, self._look_at_held)
 
+    def _return_surplus(self) -> None:
+        """Give back at once what is not known to get a slot in a moment: the last of each kind first."""
+        waiting: Counter[str] = Counter()
+        for run in self._held:
+            if not run.closed:
+                kind = run.claim.kind
+                waiting[kind] += 1
+                if waiting[kind] > self.slots.may_wait_of(kind):
+                    self._let_go(run, life.NotStarted())
+
+    def _lasts(self, run: Run) -> None:
+        run.lasts = True
+        self.slots.lasting += 1
+
     def _let_go(self, run: Run, outcome: life.Outcome) -> None:
         """End a run that never began. Who fills slots finds it closed."""
         if not run.closed:
@@ -238,6 +253,7 @@ class Executor:
         run.holds_slot = False
         run.active = False
         self.slots.busy -= 1
+        self.slots.lasting -= run.lasts
         self.slots.give_back(run.claim)
         self.slots.prefetch.learn(run.claim.kind, time.monotonic() - run.started)
         if not self._filling:

@@ -1,4 +1,4 @@
-"""Tells when an attempt has had its time.
+"""Tells when an attempt has had its time, and which ones last longer than a moment.
 
 A timer for each of ten thousand runs a second costs more than most of those runs, and nearly all
 have ended long before it matters. So a run gets its timer only when it is still going after a moment.
@@ -17,9 +17,11 @@ MOMENT = 0.05
 class TimeLimits:
     """Lives on the work loop."""
 
-    def __init__(self, over: Callable[[Run], None]) -> None:
-        """`over` is called for a run that is not closed when its time ends."""
+    def __init__(self, *, over: Callable[[Run], None], lasts: Callable[[Run], None]) -> None:
+        """`over` is called for a run that is not closed when its time ends; `lasts`, once, for one that
+        holds its slot after a moment."""
         self._over = over
+        self._lasts = lasts
         self._young: list[Run] = []
 
     def set(self, run: Run, seconds: float) -> None:
@@ -28,7 +30,6 @@ class TimeLimits:
         run.ends_at = loop.time() + seconds
         if seconds < 2 * MOMENT:
             self._arm(loop, run)
-            return
         if not self._young:
             loop.call_later(MOMENT, self._look)
         self._young.append(run)
@@ -43,6 +44,8 @@ class TimeLimits:
         young, self._young = self._young, []
         loop = asyncio.get_running_loop()
         for run in young:
+            if run.holds_slot:
+                self._lasts(run)
             if not run.closed and run.timer is None:
                 self._arm(loop, run)
 
