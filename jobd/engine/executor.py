@@ -149,19 +149,23 @@ class Executor:
             run = held.popleft()
             if run.closed:
                 continue
+            waited = time.monotonic() - run.started
+            if self._judge.too_late(run.claim, waited):
+                self._let_go(run, life.NotStarted())
+                continue
             slots.held -= 1
-            self._begin(run)
-            begun.append(run.claim)
+            self._begin(run, waited)
+            begun.append((run.claim, waited))
         if begun and self._events.wants(JobStarted):
-            self._events.emit_all([_started(claim) for claim in begun])
+            self._events.emit_all([_started(claim, waited) for claim, waited in begun])
 
-    def _begin(self, run: Run) -> None:
+    def _begin(self, run: Run, waited: float) -> None:
         handler = run.handler
         assert handler is not None
         self.slots.busy += 1
         run.holds_slot = run.active = True
-        run.started = time.monotonic()
-        seconds = self._judge.seconds(run.claim, handler)
+        run.started += waited
+        seconds = self._judge.seconds(run.claim, handler, waited)
         self._limits.set(run, seconds)
         self._going.add(run)
         run.task = asyncio.get_running_loop().create_task(
@@ -266,6 +270,6 @@ class Executor:
         self._freed()
 
 
-def _started(claim: Claimed) -> JobStarted:
-    waited = (claim.claimed_at - max(claim.run_at, claim.created_at)).total_seconds()
-    return JobStarted(claim.id, claim.kind, claim.queue, claim.attempt, max(waited, 0.0))
+def _started(claim: Claimed, waited: float) -> JobStarted:
+    waited += max((claim.claimed_at - max(claim.run_at, claim.created_at)).total_seconds(), 0.0)
+    return JobStarted(claim.id, claim.kind, claim.queue, claim.attempt, waited)
