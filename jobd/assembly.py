@@ -87,13 +87,14 @@ class Assembly:
 
     # On the work loop.
 
-    def finisher(self, *, durable: Callable[[], None]) -> Finisher:
+    def finisher(self, *, durable: Callable[[], None], returned: Callable[[], None]) -> Finisher:
         return Finisher(
             Store(self._work_link()),
             holdings=self.holdings,
             events=self.events,
             rng=self.rng,
             durable=durable,
+            returned=returned,
         )
 
     def caller(self, resources: Mapping[type, Any]) -> Caller:

@@ -62,13 +62,16 @@ class Finisher:
         events: Events,
         rng: random.Random,
         durable: Callable[[], None] = lambda: None,
+        returned: Callable[[], None] = lambda: None,
     ) -> None:
-        """`durable` is called after each flush."""
+        """`durable` is called after each flush; `returned` when one gave back claims that never began."""
         self._store = store
         self._holdings = holdings
         self._events = events
         self._recovery = Recovery("finisher", events=events, rng=rng)
         self._durable = durable
+        self._returned = returned
+        self._gave_back = False
         self._successes: deque[Ending] = deque()
         self._others: deque[Ending] = deque()
         self._writing = 0
@@ -119,6 +122,9 @@ class Finisher:
                     if pending:
                         await self._flush(pending)
                 self._durable()
+                if self._gave_back:
+                    self._gave_back = False
+                    self._returned()
             self._filled.clear()
             self._empty.set()
 
@@ -235,7 +241,9 @@ class Finisher:
                 missing.append(ending)
                 continue
             self._holdings.drop(run)
-            if wanted and ending.outcome != NOT_STARTED:
+            if ending.outcome == NOT_STARTED:
+                self._gave_back = True
+            elif wanted:
                 claim = run.claim
                 told.append(
                     JobFinished(
