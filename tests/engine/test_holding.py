@@ -12,6 +12,7 @@ import pytest
 from jobd import Jobs, JobState
 from jobd.door import Link
 from jobd.engine import executor as engine_executor
+from jobd.engine import prefetch as engine_prefetch
 from jobd.engine.holdings import Stop
 from jobd.events import JobFinished, JobStarted, LeaseRenewed, RunStale
 from tests.engine.hands import Hands, hands_on, turn
@@ -342,8 +343,8 @@ class Line:
 
     async def learned(self) -> None:
         """Run enough of them to be known as quick."""
-        async with expect(self.jobs.events, JobFinished, count=200, timeout=20):
-            await self.jobs.enqueue_many("step", [{}] * 200)
+        async with expect(self.jobs.events, JobFinished, count=20):
+            await self.jobs.enqueue_many("step", [{}] * 20)
 
     async def held(self, link: Link, slots: int, count: int) -> list:
         """Fill the slots for long, and have `count` jobs held behind them; return the ids of these."""
@@ -354,7 +355,9 @@ class Line:
 
 
 @pytest.fixture
-def line(jobs: Jobs) -> Line:
+def line(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> Line:
+    # However busy the machine is: what it measures here passes for quick.
+    monkeypatch.setattr(engine_prefetch, "HOLD_SECONDS", 10.0)
     return Line(jobs)
 
 
@@ -436,7 +439,7 @@ async def test_a_job_that_went_back_is_claimed_again_when_a_slot_comes_free(
     jobs: Jobs, link: Link, line: Line, notify: str
 ):
     async with jobs:
-        await jobs.enqueue_many("step", [{}] * 300)
+        await jobs.enqueue_many("step", [{}] * 10)
         stuck = await jobs.enqueue("step", {"name": "stuck", "stuck": True})
         back = await jobs.enqueue("step", {"name": "back"})
     async with jobs.running(concurrency=1, notify=notify, poll_interval="60s"):
