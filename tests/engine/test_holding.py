@@ -201,6 +201,7 @@ async def test_while_a_victim_of_a_crash_runs_no_more_is_claimed_than_slots_are_
         assert hands.slots.room == 1
         hands.end("victim")
         await in_states(hands, victim="succeeded")
+        hands.quick()
         await hands.start("quicker")
         assert hands.slots.room > 100
 
@@ -382,6 +383,24 @@ async def test_a_shutdown_hands_held_jobs_back(jobs: Jobs, link: Link, line: Lin
     rows = await query(link, "select state, attempt, crashes, claim_no from jobd.jobs")
     assert [tuple(row) for row in rows] == [("ready", 0, 0, 2)] * 5
     assert line.began == ["stuck", "stuck"]
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_shutdown_hands_held_jobs_back_while_handlers_may_still_end(
+    jobs: Jobs, link: Link, line: Line
+):
+    async def let_go_when_they_are_back() -> None:
+        ready = "select count(*) from jobd.jobs where state = 'ready' and claim_no = 2"
+        await eventually(lambda: scalar(link, ready), until=lambda count: count == 2)
+        line.let_go.set()
+
+    async with jobs.running(concurrency=1, shutdown_grace="30s"):
+        await line.learned()
+        await line.held(link, 1, 2)
+        watching = asyncio.ensure_future(let_go_when_they_are_back())
+    await watching
+    assert line.began == ["stuck"]
+    assert await scalar(link, "select count(*) from jobd.job_history") == 21
 
 
 @pytest.mark.usefixtures("patient")
