@@ -90,7 +90,7 @@ class Assembly:
 
     # On the work loop.
 
-    def finisher(self, *, durable: Callable[[], None]) -> Finisher:
+    def finisher(self, *, durable: Callable[[], None], returned: Callable[[], None]) -> Finisher:
         return Finisher(
             Store(self._work_link()),
             holdings=self.holdings,
@@ -98,6 +98,7 @@ class Assembly:
             rng=self.rng,
             terse_queues=self.terse_queues,
             durable=durable,
+            returned=returned,
         )
 
     def caller(self, resources: Mapping[type, Any]) -> Caller:

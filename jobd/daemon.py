@@ -183,7 +183,7 @@ class Daemon:
         if metrics is not None and self.tether is None:
             self.http = parts.http(condition, metrics)
         async with AsyncExitStack() as stopping, asyncio.TaskGroup() as tasks:
-            finisher = parts.finisher(durable=self._durable)
+            finisher = parts.finisher(durable=self._durable, returned=self._returned)
             writing = tasks.create_task(finisher.run(), name="jobd:finisher")
             caller = parts.caller(resources)
             executor = parts.executor(caller, finisher, freed=self._slot_freed)
@@ -388,6 +388,11 @@ class Daemon:
 
     def _durable(self) -> None:
         if self.until_idle and self._producer is not None:
+            self._producer.wake()
+
+    def _returned(self) -> None:
+        # No slot was free for them. Whoever sleeps was not told of our own, and the next slot shall have one.
+        if self._producer is not None:
             self._producer.wake()
 
     async def _nothing_left(self, store: Store) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from jobd import lifecycle as life
@@ -57,7 +57,9 @@ class Executor:
         self._events = events
         self._freed = freed
         self._loop = asyncio.get_running_loop()
-        self._limits = TimeLimits(self._loop, over=lambda run: self.stop(run, Stop.TIMEOUT))
+        self._limits = TimeLimits(
+            self._loop, over=lambda run: self.stop(run, Stop.TIMEOUT), lasts=self._lasts
+        )
         self._held: deque[Run] = deque()
         # Not in a task group: one handler that swallows its cancellation would hold the whole group.
         self._going: set[Run] = set()
@@ -75,7 +77,7 @@ class Executor:
     def start(self, claims: Sequence[Claimed]) -> None:
         """Begin runs in this order as slots are free; give back what has no handler or, after all, no room.
 
-        What comes beyond the free slots is held.
+        What comes beyond the free slots is held, as long as its kind is known to be quick.
         """
         for claim in claims:
             handler = self._registry.get(claim.kind)
@@ -91,10 +93,10 @@ class Executor:
                 self.slots.held += 1
                 self._held.append(run)
         if claims:
-            # A job that was there when a worker died may be why: nothing shall wait here beside it.
-            crashed = any(claim.crashes for claim in claims)
-            self.slots.prefetch.expect(() if crashed else {claim.kind for claim in claims})
+            self.slots.prefetch.expect({claim.kind for claim in claims})
         self._fill()
+        if self.slots.held > self.slots.may_wait:
+            self._return_surplus()
         if self._held and not self._looking:
             self._looking = True
             self._loop.call_later(HOLD_LIMIT / 2, self._look_at_held)
@@ -103,7 +105,9 @@ class Executor:
         """Stop a run; the first reason counts, but a lost claim overrides it."""
         asked_only = run.stop in GENTLE and self._caller.in_thread(run)
         if run.closed or (
-            run.stop is not None and why is not Stop.LOST and (why in GENTLE or not asked_only)
+            run.stop is not None
+            # Beats say it again and again, and the grace counts from the first.
+            and (run.stop is Stop.LOST or (why is not Stop.LOST and (why in GENTLE or not asked_only)))
         ):
             return
         run.stop = why
@@ -146,20 +150,25 @@ class Executor:
         begun = []
         while held and slots.busy < slots.total:
             run = held.popleft()
-            if not run.closed:
-                slots.held -= 1
-                self._begin(run)
-                begun.append(run.claim)
+            if run.closed:
+                continue
+            waited = time.monotonic() - run.started
+            if self._judge.too_late(run.claim, waited):
+                self._let_go(run, life.NotStarted())
+                continue
+            slots.held -= 1
+            self._begin(run, waited)
+            begun.append((run.claim, waited))
         if begun and self._events.wants(JobStarted):
-            self._events.emit_all([_started(claim) for claim in begun])
+            self._events.emit_all([_started(claim, waited) for claim, waited in begun])
 
-    def _begin(self, run: Run) -> None:
+    def _begin(self, run: Run, waited: float) -> None:
         handler = run.handler
         assert handler is not None
         self.slots.busy += 1
         run.holds_slot = run.active = True
-        run.started = time.monotonic()
-        seconds = self._judge.seconds(run.claim, handler)
+        run.started += waited
+        seconds = self._judge.seconds(run.claim, handler, waited)
         self._limits.set(run, seconds)
         self._going.add(run)
         run.task = self._loop.create_task(self._execute(run, handler, seconds), name=handler.task_name)
@@ -210,6 +219,20 @@ class Executor:
         if self._looking:
             self._loop.call_later(HOLD_LIMIT / 2, self._look_at_held)
 
+    def _return_surplus(self) -> None:
+        """Give back at once what is not known to get a slot in a moment: the last of each kind first."""
+        waiting: Counter[str] = Counter()
+        for run in self._held:
+            if not run.closed:
+                kind = run.claim.kind
+                waiting[kind] += 1
+                if waiting[kind] > self.slots.may_wait_of(kind):
+                    self._let_go(run, life.NotStarted())
+
+    def _lasts(self, run: Run) -> None:
+        run.lasts = True
+        self.slots.lasting += 1
+
     def _let_go(self, run: Run, outcome: life.Outcome) -> None:
         """End a run that never began. Who fills slots finds it closed."""
         if not run.closed:
@@ -235,6 +258,7 @@ class Executor:
         run.holds_slot = False
         run.active = False
         self.slots.busy -= 1
+        self.slots.lasting -= run.lasts
         self.slots.give_back(run.claim)
         self.slots.prefetch.learn(run.claim.kind, time.monotonic() - run.started)
         if not self._filling:
@@ -247,6 +271,6 @@ class Executor:
         self._freed()
 
 
-def _started(claim: Claimed) -> JobStarted:
-    waited = (claim.claimed_at - max(claim.run_at, claim.created_at)).total_seconds()
-    return JobStarted(claim.id, claim.kind, claim.queue, claim.attempt, max(waited, 0.0))
+def _started(claim: Claimed, waited: float) -> JobStarted:
+    waited += max((claim.claimed_at - max(claim.run_at, claim.created_at)).total_seconds(), 0.0)
+    return JobStarted(claim.id, claim.kind, claim.queue, claim.attempt, waited)

@@ -64,14 +64,18 @@ class Finisher:
         rng: random.Random,
         terse_queues: Collection[str] = (),
         durable: Callable[[], None] = lambda: None,
+        returned: Callable[[], None] = lambda: None,
     ) -> None:
-        """`terse_queues` keep no successes. `durable` is called after each flush."""
+        """`terse_queues` keep no successes. `durable` is called after each flush; `returned` when one gave
+        back claims that never began."""
         self._store = store
         self._holdings = holdings
         self._events = events
         self._recovery = Recovery("finisher", events=events, rng=rng)
         self._durable = durable
         self._terse_queues = frozenset(terse_queues)
+        self._returned = returned
+        self._gave_back = False
         self._successes: deque[Ending] = deque()
         self._terse: deque[Ending] = deque()
         self._others: deque[Ending] = deque()
@@ -128,6 +132,9 @@ class Finisher:
                     if pending:
                         await self._flush(pending)
                 self._durable()
+                if self._gave_back:
+                    self._gave_back = False
+                    self._returned()
             self._filled.clear()
             self._empty.set()
 
@@ -246,7 +253,9 @@ class Finisher:
                 missing.append(ending)
                 continue
             self._holdings.drop(run)
-            if wanted and ending.outcome != NOT_STARTED:
+            if ending.outcome == NOT_STARTED:
+                self._gave_back = True
+            elif wanted:
                 claim = run.claim
                 told.append(
                     JobFinished(

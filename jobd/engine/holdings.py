@@ -40,8 +40,8 @@ class Run:
     """One run of one claim."""
 
     __slots__ = (
-        "active", "claim", "closed", "context", "ends_at", "entered", "handler", "holds_slot", "recorded",
-        "started", "stop", "task", "timer",
+        "active", "claim", "closed", "context", "ends_at", "entered", "handler", "holds_slot", "lasts",
+        "recorded", "started", "stop", "task", "timer",
     )  # fmt: skip
 
     def __init__(self, claim: Claimed, handler: Handler | None = None) -> None:
@@ -61,6 +61,8 @@ class Run:
         # The verdict was given; whatever the handler still does is ignored.
         self.closed = False
         self.holds_slot = False
+        # The handler has outlived a moment.
+        self.lasts = False
         # When the attempt's time is over, by the loop's clock, and what will tell.
         self.ends_at = 0.0
         self.timer: asyncio.TimerHandle | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -47,14 +48,16 @@ class Judge:
         self._max_result = max_result
         self._rng = rng
 
-    def seconds(self, claim: Claimed, handler: Handler) -> float:
-        """The time limit of one attempt; policy `drop` also ends it at the deadline."""
+    def too_late(self, claim: Claimed, waited: float) -> bool:
+        """Whether the deadline that drops it passed while it waited here, for so many seconds."""
+        return waited >= _left(claim)
+
+    def seconds(self, claim: Claimed, handler: Handler, waited: float = 0.0) -> float:
+        """The time limit of one attempt that begins after it waited here; policy `drop` also ends it at
+        the deadline."""
         limit = claim.timeout or handler.timeout
         seconds = self._default_seconds if limit is None else limit.total_seconds()
-        if claim.deadline_policy == "drop" and claim.delay_tolerance is not None:
-            left = (claim.deadline_at - claim.claimed_at).total_seconds()
-            seconds = min(seconds, max(left, 0.0))
-        return seconds
+        return min(seconds, max(_left(claim) - waited, 0.0))
 
     def returned(self, run: Run, result: Any) -> life.Outcome:
         """The handler returned."""
@@ -135,3 +138,10 @@ class Judge:
             except Exception:  # written by hand in SQL; the job must not suffer
                 return self._default_backoff
         return (handler.backoff if handler else None) or self._default_backoff
+
+
+def _left(claim: Claimed) -> float:
+    """How many seconds after its claim a job may still begin."""
+    if claim.deadline_policy == "drop" and claim.delay_tolerance is not None:
+        return (claim.deadline_at - claim.claimed_at).total_seconds()
+    return math.inf

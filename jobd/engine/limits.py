@@ -1,4 +1,4 @@
-"""Tells when an attempt has had its time.
+"""Tells when an attempt has had its time, and which ones last longer than a moment.
 
 A timer for each of ten thousand runs a second costs more than most of those runs, and nearly all
 have ended long before it matters. So a run gets its timer only when it is still going after a moment.
@@ -17,10 +17,14 @@ MOMENT = 0.05
 class TimeLimits:
     """Lives on the work loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, over: Callable[[Run], None]) -> None:
-        """`over` is called for a run that is not closed when its time ends."""
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, over: Callable[[Run], None], lasts: Callable[[Run], None]
+    ) -> None:
+        """`over` is called for a run that is not closed when its time ends; `lasts`, once, for one that
+        holds its slot after a moment."""
         self._loop = loop
         self._over = over
+        self._lasts = lasts
         self._young: list[Run] = []
 
     def set(self, run: Run, seconds: float) -> None:
@@ -28,7 +32,6 @@ class TimeLimits:
         run.ends_at = self._loop.time() + seconds
         if seconds < 2 * MOMENT:
             self._arm(run)
-            return
         if not self._young:
             self._loop.call_later(MOMENT, self._look)
         self._young.append(run)
@@ -42,6 +45,8 @@ class TimeLimits:
     def _look(self) -> None:
         young, self._young = self._young, []
         for run in young:
+            if run.holds_slot:
+                self._lasts(run)
             if not run.closed and run.timer is None:
                 self._arm(run)
 

@@ -34,6 +34,12 @@ class Prefetch:
 
     def bound(self, slots: int) -> int:
         """How many jobs may wait for one of these slots."""
-        if self._slowest is None:
-            return 0
-        return min(int(slots * HOLD_SECONDS / max(self._slowest, 1e-6)), MOST)
+        return _bound(self._slowest, slots)
+
+    def bound_of(self, kind: str, slots: int) -> int:
+        """How many jobs of this kind alone might."""
+        return _bound(self._seconds.get(kind), slots)
+
+
+def _bound(seconds: float | None, slots: int) -> int:
+    return 0 if seconds is None else min(int(slots * HOLD_SECONDS / max(seconds, 1e-6)), MOST)

@@ -28,6 +28,10 @@ class Slots:
         # Jobs that one more crash would end run one at a time: see docs/decisions/0006.
         self.suspect_from = suspect_from
         self.suspects = 0
+        # Jobs that were there when a worker died, and may be why: nothing shall wait beside them.
+        self.victims = 0
+        # Slots whose handler has outlived a moment: they get through nothing soon.
+        self.lasting = 0
         self.prefetch = prefetch
         self._queue_limits = queue_limits
         self._queues: Counter[str] = Counter()
@@ -41,12 +45,21 @@ class Slots:
     @property
     def room(self) -> int:
         """How many more jobs may be claimed."""
-        return self.total - self.busy - self.held + self.prefetch.bound(self.total)
+        return self.total - self.busy - self.held + self.may_wait
+
+    @property
+    def may_wait(self) -> int:
+        """How many claims may wait for a slot."""
+        return 0 if self.victims else self.prefetch.bound(self.total - self.lasting)
 
     @property
     def worth_a_claim(self) -> bool:
         """Whether enough room came free: half of what may be held, so that claims stay large under load."""
-        return self.room >= max(self.prefetch.bound(self.total) // 2, 1)
+        return self.room >= max(self.may_wait // 2, 1)
+
+    def may_wait_of(self, kind: str) -> int:
+        """How many claims of this kind may wait for a slot, were there no others."""
+        return 0 if self.victims else self.prefetch.bound_of(kind, self.total - self.lasting)
 
     def queue_room(self, queue: str) -> int:
         """How many more jobs of this queue may be claimed."""
@@ -68,10 +81,12 @@ class Slots:
         """A claim came."""
         self._queues[claim.queue] += 1
         self._kinds[claim.kind] += 1
+        self.victims += claim.crashes > 0
         self.suspects += claim.crashes >= self.suspect_from
 
     def give_back(self, claim: Claimed) -> None:
         """Its run has ended, or never began."""
         self._queues[claim.queue] -= 1
         self._kinds[claim.kind] -= 1
+        self.victims -= claim.crashes > 0
         self.suspects -= claim.crashes >= self.suspect_from

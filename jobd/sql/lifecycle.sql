@@ -219,7 +219,7 @@ with runs as materialized (
                          then coalesce($8::timestamptz, now()) + coalesce(r.delay, '0') else j.run_at end
       from runs r
      where j.id = r.id and j.claim_no = r.claim_no and r.state in ('scheduled', 'ready')
-    returning j.id, j.state, case when j.state = 'ready' then jobd.wake(array[j.queue]) end
+    returning j.id, j.state, j.queue
 ), gone as (
     delete from jobd.jobs j using runs r
      where j.id = r.id and j.claim_no = r.claim_no and r.state not in ('scheduled', 'ready')
@@ -230,10 +230,12 @@ with runs as materialized (
     select h.* from gone g, jobd.ended(g.j, g.state, g.reason, null, g.error::jsonb, g.at) h where not g.terse
 ), marked as (
     insert into jobd.tombstones select t.* from gone g, jobd.tombstone(g.j, g.state, g.at) t where g.terse
+), woken as materialized (
+    select jobd.wake(array_agg(distinct queue)) from returned where state = 'ready'
 )
 select (j).id, state from gone
 union all
-select id, state from returned
+select id, state from returned cross join woken
 
 -- name: still_ours (ids, claim_nos)
 -- Which of these claims are still running: for runs whose finish came back without them.
@@ -253,7 +255,7 @@ with mine as materialized (
            attempt = j.attempt - 1
       from mine m
      where j.id = m.id and not m.cancelled
-    returning j.id, jobd.wake(array[j.queue])
+    returning j.id, j.queue
 ), gone as (
     delete from jobd.jobs j using mine m where j.id = m.id and m.cancelled
     returning j, coalesce($3::timestamptz, clock_timestamp()) as at,
@@ -265,8 +267,10 @@ with mine as materialized (
      where not g.terse
 ), marked as (
     insert into jobd.tombstones select t.* from gone g, jobd.tombstone(g.j, 'cancelled', g.at) t where g.terse
+), woken as materialized (
+    select jobd.wake(array_agg(distinct queue)) from returned
 )
-select id from returned union all select (j).id from gone
+select id from returned cross join woken union all select (j).id from gone
 
 -- name: rescue (batch, crash_limit, now)
 -- running -> ready | cancelled | dead, for orphans: jobs whose worker has no row. Lapsed workers lose
@@ -294,7 +298,7 @@ with lost as materialized (
            attempt = j.attempt - 1, crashes = j.crashes + 1, errors = jobd.with_error(j.errors, o.error)
       from orphans o
      where j.id = o.id and not o.cancelled and not o.dead
-    returning j.id, j.state, jobd.wake(array[j.queue])
+    returning j.id, j.state, j.queue
 ), counted as (
     delete from jobd.jobs j using orphans o where j.id = o.id and (o.cancelled or o.dead)
     returning j, o.cancelled, o.error, case when o.cancelled then 'cancelled' else 'dead' end as state,
@@ -310,8 +314,10 @@ with lost as materialized (
      where not c.terse
 ), marked as (
     insert into jobd.tombstones select t.* from counted c, jobd.tombstone(c.j, c.state, c.at) t where c.terse
+), woken as materialized (
+    select jobd.wake(array_agg(distinct queue)) from returned
 )
-select id, state from returned union all select (j).id, state from counted
+select id, state from returned cross join woken union all select (j).id, state from counted
 
 -- name: cancel (id, reason, now)
 -- scheduled | ready -> cancelled; a running job gets the request instead, which its worker hears by NOTIFY or at

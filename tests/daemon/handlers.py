@@ -79,6 +79,15 @@ async def wait_noted(ctx: JobContext, effects: Effects, path: str) -> None:
     await effects.note(ctx, "ended")
 
 
+@jobs.handler("step")
+async def step(ctx: JobContext, effects: Effects, name: str = "", path: str = "") -> None:
+    """Quick, but where it is told to wait for a file; those with a name tell that they began."""
+    if name:
+        await effects.note(ctx, f"began {name}")
+    if path:
+        await wait(path)
+
+
 @jobs.handler("stubborn")
 async def stubborn(path: str) -> None:
     """Swallows every cancellation until the file is there."""

@@ -14,7 +14,7 @@ import pytest
 from jobd import sql
 from jobd.bulk import Copying
 from jobd.fleet import Fleet, Registration
-from jobd.job import FinishedRun, JobState, NewJob
+from jobd.job import Claimed, FinishedRun, JobState, NewJob
 from jobd.lifecycle import MOVES
 from jobd.reader import Reader
 from jobd.sql import Block
@@ -167,6 +167,13 @@ def test_a_method_takes_what_its_block_takes(file: str, block: Block):
     if "rooms" in given:
         given |= {"queues"}
     assert given == set(block.parameters)
+
+
+def test_a_claim_is_made_of_what_its_block_returns_in_that_order():
+    """`Store.claim` takes the columns by their place."""
+    text = statement(sql.blocks("lifecycle")["claim"])
+    returned = text.rpartition("returning")[2].split(",")
+    assert [column.strip().removeprefix("j.") for column in returned] == list(Claimed._fields)
 
 
 def test_a_script_that_has_no_blocks_is_read_whole():
