@@ -171,8 +171,8 @@ async def claim_all(
     **limits: Any,
 ) -> list[Claimed]:
     """Claim jobs whether or not they were there when a worker died."""
+    claims = await store.claim(worker, rooms=rooms, now=now, **limits)
     skipped = limits.get("skipped_kinds", ())
-    victims = await store.claim_victims(
+    return claims + await store.claim_victims(
         worker, rooms=rooms, skipped_kinds=skipped, suspects=suspects, suspect_from=suspect_from, now=now
     )
-    return victims + await store.claim(worker, rooms=rooms, now=now, **limits)
