@@ -31,6 +31,8 @@ from jobd.registry import Handler, Registry
 ABANDON_GRACE = 5.0
 # A claim that waited this long for a slot goes back: an idle worker may take it.
 HOLD_LIMIT = 0.5
+# What was claimed goes back at once when it is that many times as much as would be claimed now.
+SURPLUS = 8
 
 
 class Executor:
@@ -226,7 +228,8 @@ class Executor:
             if not run.closed:
                 kind = run.claim.kind
                 waiting[kind] += 1
-                if waiting[kind] > self.slots.may_wait_of(kind):
+                # With a margin: how long a kind takes is known roughly, and giving back costs, too.
+                if waiting[kind] > SURPLUS * self.slots.may_wait_of(kind):
                     self._let_go(run, life.NotStarted())
 
     def _lasts(self, run: Run) -> None:
