@@ -313,8 +313,10 @@ async def test_an_abandoned_handler_is_counted_until_it_comes_back(
                 hands.executor.stop(run, Stop.LOST)
             return hands.executor.abandoned, hands.slots.busy
 
-        await eventually(told, until=lambda now: now == (1, 0), timeout=3)
-        deaf.let_go.set()
+        try:
+            await eventually(told, until=lambda now: now == (1, 0), timeout=3)
+        finally:
+            deaf.let_go.set()
 
         async def abandoned() -> bool:
             return hands.executor.abandoned == 0
