@@ -32,7 +32,7 @@ from jobd.store import Store
 
 T = TypeVar("T")
 
-BATCH_ROWS = 500
+BATCH_ROWS = 1000
 BATCH_BYTES = 4 * 1024 * 1024
 TRANSIENT_TRIES = 20
 # Nothing began, so nobody is told that it ended.

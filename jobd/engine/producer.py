@@ -136,20 +136,16 @@ class Producer:
         )
         if not (limited_rooms or skipped) and self._floors.learn(rooms, floors, claims):
             self._woken.set()
-        if asked_at >= self._victims_at and (free := self._slots.free - len(claims)) > 0:
-            claims += await self._victims(worker_id, {**limited_rooms, **rooms}, skipped, free)
-        if claims and time.monotonic() - asked_at > self._beat:
-            claims = await self._still_ours(claims, worker_id)
         found = Counter(claim.queue for claim in claims)
-        self._executor.start(claims)
+        await self._start(claims, worker_id, asked_at)
         asked = rooms.keys() | limited_rooms.keys()
         self._rooms.learn({queue: _least(rooms, limited_rooms, queue) for queue in asked}, found)
-        self._starved = (
-            bool(full_kinds)
-            or len(asked) < len(self._queues)
-            # The next one may come when this one has ended.
-            or self._slots.suspects > 0
-        )
+        # The next suspect may come when this one has ended.
+        alone = self._slots.suspects > 0
+        if asked_at >= self._victims_at and self._slots.free > 0:
+            claims += await self._claim_victims(worker_id, {**limited_rooms, **rooms}, skipped)
+        alone = alone or self._slots.suspects > 0
+        self._starved = bool(full_kinds) or len(asked) < len(self._queues) or alone
         if claims:
             # Let what was started run before the next claim, or quick jobs would wait for slow ones' claims.
             await asyncio.sleep(0)
@@ -173,10 +169,11 @@ class Producer:
         ours = await self._store.still_ours(keys)
         return [claim for claim in claims if claim.id in ours]
 
-    async def _victims(
-        self, worker_id: UUID, rooms: Mapping[str, int], skipped: Sequence[str], free: int
+    async def _claim_victims(
+        self, worker_id: UUID, rooms: Mapping[str, int], skipped: Sequence[str]
     ) -> list[Claimed]:
-        """What was there when a worker died, as far as slots are free beside the jobs taken just now."""
+        """Claim and start what was there when a worker died, as far as slots are free."""
+        asked_at, free = time.monotonic(), self._slots.free
         suspects = 0 if self._slots.suspects else 1
         victims = await self._store.claim_victims(
             worker_id,
@@ -187,7 +184,15 @@ class Producer:
         )
         if not victims and suspects and self._on_idle is None:
             self._victims_at = time.monotonic() + VICTIMS_INTERVAL
+        await self._start(victims, worker_id, asked_at)
         return victims
+
+    async def _start(self, claims: list[Claimed], worker_id: UUID, asked_at: float) -> None:
+        """Let the executor have them, if they are ours still."""
+        late = time.monotonic() - asked_at > self._beat
+        if claims and (late or not self._lease.valid or worker_id != self._lease.worker_id):
+            claims = await self._still_ours(claims, worker_id)
+        self._executor.start(claims)
 
     def _ask(self) -> tuple[dict[str, int], dict[str, int], list[str], list[str]]:
         """How many jobs to ask of each queue: (without limited kinds, with them, those kinds, full kinds)."""

@@ -17,6 +17,7 @@ class Rooms:
         self._queues = list(queues)
         self._hungry = set(queues)
         self._exhausted: set[str] = set()
+        self._seen: set[str] = set()
 
     @property
     def hungry(self) -> bool:
@@ -41,6 +42,7 @@ class Rooms:
 
     def learn(self, asked: Mapping[str, int], found: Mapping[str, int]) -> None:
         """After a claim: `asked` is how many show that a queue may hold more."""
+        self._seen |= asked.keys()
         for queue, enough in asked.items():
             if found.get(queue, 0) >= enough:
                 self._hungry.add(queue)
@@ -51,8 +53,9 @@ class Rooms:
 
     def unseen(self, room: Callable[[str], int]) -> bool:
         """Whether a queue with room may hold jobs that no claim since the last sleep has asked for."""
-        return any(queue not in self._exhausted and room(queue) > 0 for queue in self._queues)
+        return any(queue not in self._seen and room(queue) > 0 for queue in self._queues)
 
     def forget(self) -> None:
         """Anything may have come meanwhile."""
         self._exhausted.clear()
+        self._seen.clear()

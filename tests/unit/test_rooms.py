@@ -73,4 +73,4 @@ def test_a_queue_that_filled_its_room_may_hold_more():
     rooms = Rooms(["a"])
     rooms.learn({"a": 5}, {"a": 5})
     assert rooms.hungry
-    assert rooms.unseen(plenty)
+    assert not rooms.unseen(plenty)
