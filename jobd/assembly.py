@@ -133,7 +133,8 @@ class Assembly:
             # The last crash but one, so that the one that may end a job has no innocent neighbours. Without a
             # limit a poison job returns for ever: it is set apart from its second crash on.
             suspect_from=max(settings.crash_limit - 1, 1) if settings.crash_limit else 2,
-            prefetch=Prefetch(),
+            # With a crash limit of 1 a job that only waits here would die of its neighbour's crash.
+            prefetch=Prefetch(most=0) if settings.crash_limit == 1 else Prefetch(),
         )
         judge = Judge(
             events=self.events,

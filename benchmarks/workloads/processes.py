@@ -63,7 +63,7 @@ def _measure(
         jobd.run("enqueue", jobs, url=store.url)
         store.settle()
         drained = drain(bench, jobd, store, jobs, workers=workers, arguments=arguments, work_us=work_us)
-        again = store.value("select count(*) from jobd.job_history where attempt <> 1")
+        again = store.value("select count(*) from jobd.job_history where attempt <> 1 or crashes <> 0")
     if drained is None:
         raise Failed(f"{jobs} jobs were done before the first look: give it more")
     if again:

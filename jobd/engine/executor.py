@@ -155,7 +155,7 @@ class Executor:
             if run.closed:
                 continue
             waited = time.monotonic() - run.started
-            if self._judge.too_late(run.claim, waited):
+            if waited > HOLD_LIMIT or self._judge.too_late(run.claim, waited):
                 self._let_go(run, life.NotStarted())
                 continue
             slots.held -= 1

@@ -18,7 +18,8 @@ NEWEST = 0.05
 class Prefetch:
     """Learns how long each kind runs. Lives on the work loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, most: int = MOST) -> None:
+        self._most = most
         self._seconds: dict[str, float] = {}
         self._slowest: float | None = None
 
@@ -34,11 +35,11 @@ class Prefetch:
 
     def bound(self, slots: int) -> int:
         """How many jobs may wait for one of these slots."""
-        return _bound(self._slowest, slots)
+        return min(_bound(self._slowest, slots), self._most)
 
     def bound_of(self, kind: str, slots: int) -> int:
         """How many jobs of this kind alone might."""
-        return _bound(self._seconds.get(kind), slots)
+        return min(_bound(self._seconds.get(kind), slots), self._most)
 
 
 def _bound(seconds: float | None, slots: int) -> int:

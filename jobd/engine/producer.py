@@ -9,10 +9,11 @@ How it sleeps, and that enqueues need not notify while it is at work, is `Slumbe
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -69,6 +70,9 @@ class Producer:
         self._starved = False
         self._rested: dict[str, float] = {}
         self._victims_at = 0.0
+        # It is time to look for victims, and no slot is free.
+        self._victims_wait = False
+        self._suspect_ran = False
         self._floors = Floors()
         self.turned_at = time.monotonic()
 
@@ -83,6 +87,10 @@ class Producer:
 
     def slot_freed(self) -> None:
         """A handler ended. Worth a claim only if the last one could have brought more."""
+        if self._suspect_ran and not self._slots.suspects:
+            # The next one may come now.
+            self._suspect_ran = False
+            self.look_for_victims()
         if (self._rooms.hungry or self._starved) and self._slots.worth_a_claim:
             self._woken.set()
 
@@ -111,16 +119,21 @@ class Producer:
                 self._rooms.forget()
                 continue
             if not more and not self._stopping:
-                await self._slumber.sleep(self._woken)
+                await self._slumber.sleep(self._woken, at_most=self._until_victims())
                 self._rooms.forget()
 
     async def _round(self) -> bool:
         """Claim once. True when it is worth doing so again at once."""
-        rooms, limited_rooms, limited_kinds, full_kinds = self._ask()
-        if not self._lease.valid or not (rooms or limited_rooms):
+        if not self._lease.valid:
             self._starved = True
             return False
-        worker_id, asked_at = self._lease.worker_id, time.monotonic()
+        worker_id = self._lease.worker_id
+        victims = await self._claim_victims(worker_id)
+        rooms, limited_rooms, limited_kinds, full_kinds = self._ask()
+        if self._victims_wait or not (rooms or limited_rooms):
+            self._starved = True
+            return False
+        asked_at = time.monotonic()
         skipped = [*full_kinds, *self._resting()]
         if limited_rooms or skipped:
             # Jobs of these kinds are passed over: they wait below where such a claim ends.
@@ -140,22 +153,64 @@ class Producer:
         await self._start(claims, worker_id, asked_at)
         asked = rooms.keys() | limited_rooms.keys()
         self._rooms.learn({queue: _least(rooms, limited_rooms, queue) for queue in asked}, found)
-        # The next suspect may come when this one has ended.
-        alone = self._slots.suspects > 0
-        if asked_at >= self._victims_at and self._slots.free > 0:
-            claims += await self._claim_victims(worker_id, {**limited_rooms, **rooms}, skipped)
-        alone = alone or self._slots.suspects > 0
-        self._starved = bool(full_kinds) or len(asked) < len(self._queues) or alone
-        if claims:
-            # Let what was started run before the next claim, or quick jobs would wait for slow ones' claims.
-            await asyncio.sleep(0)
-        hungry = bool(claims) and self._rooms.hungry
-        if (hungry and self._slots.worth_a_claim) or (
-            self._slots.room > 0 and self._rooms.unseen(self._slots.queue_room)
-        ):
+        # Where victims came, or a suspect runs, there may be more of them.
+        self._starved = (
+            bool(full_kinds) or len(asked) < len(self._queues) or bool(victims) or self._suspect_ran
+        )
+        if victims and self._slots.free > 0:
             return True
-        # There is more, but nobody to run it: a slot that comes free will tell.
-        return False if hungry else await self._slumber.nod(found=bool(claims))
+        if self._slots.room > 0 and self._rooms.unseen(self._slots.queue_room):
+            return True
+        if self._slots.worth_a_claim and self._rooms.promising(self._slots.queue_room):
+            return True
+        if self._rooms.hungry:
+            # There is more, but nobody to run it: a slot that comes free will tell.
+            return False
+        once_more = await self._slumber.nod(found=bool(claims))
+        if once_more:
+            self._rooms.forget()
+        return once_more
+
+    async def _claim_victims(self, worker_id: UUID) -> list[Claimed]:
+        """Now and then, before all others: claim and start what was there when a worker died.
+
+        While no slot is free for them nothing else is claimed, so that a backlog does not keep them out.
+        """
+        asked_at, free = time.monotonic(), self._slots.free
+        due = self._victims_at
+        self._victims_wait = asked_at >= due and free <= 0
+        if asked_at < due or free <= 0:
+            return []
+        kind_rooms = self._kind_rooms()
+        least = min((room for room in kind_rooms.values() if room > 0), default=free)
+        victims = await self._store.claim_victims(
+            worker_id,
+            rooms={
+                queue: min(free, least, room)
+                for queue in self._queues
+                if (room := self._slots.queue_room(queue)) > 0
+            },
+            skipped_kinds=[*(kind for kind, room in kind_rooms.items() if room <= 0), *self._resting()],
+            suspects=0 if self._slots.suspects else 1,
+            suspect_from=self._slots.suspect_from,
+        )
+        if not victims and self._victims_at == due and self._on_idle is None:
+            self._victims_at = time.monotonic() + VICTIMS_INTERVAL
+        self._suspect_ran = self._slots.suspects > 0 or any(
+            victim.crashes >= self._slots.suspect_from for victim in victims
+        )
+        await self._start(victims, worker_id, asked_at)
+        return victims
+
+    async def _start(self, claims: list[Claimed], worker_id: UUID, asked_at: float) -> None:
+        """Let the executor have them, if they are ours still."""
+        late = time.monotonic() - asked_at > self._beat
+        if claims and (late or not self._lease.valid or worker_id != self._lease.worker_id):
+            claims = await self._still_ours(claims, worker_id)
+        self._executor.start(claims)
+        if claims:
+            # Let what was started run before the next statement, or quick jobs would wait for slow ones'.
+            await asyncio.sleep(0)
 
     async def _still_ours(self, claims: list[Claimed], worker_id: UUID) -> list[Claimed]:
         """Those of claims whose answer came late, to a blocked loop say, that may still be started.
@@ -169,38 +224,17 @@ class Producer:
         ours = await self._store.still_ours(keys)
         return [claim for claim in claims if claim.id in ours]
 
-    async def _claim_victims(
-        self, worker_id: UUID, rooms: Mapping[str, int], skipped: Sequence[str]
-    ) -> list[Claimed]:
-        """Claim and start what was there when a worker died, as far as slots are free."""
-        asked_at, free = time.monotonic(), self._slots.free
-        suspects = 0 if self._slots.suspects else 1
-        victims = await self._store.claim_victims(
-            worker_id,
-            rooms={queue: min(room, free) for queue, room in rooms.items()},
-            skipped_kinds=skipped,
-            suspects=suspects,
-            suspect_from=self._slots.suspect_from,
-        )
-        if not victims and suspects and self._on_idle is None:
-            self._victims_at = time.monotonic() + VICTIMS_INTERVAL
-        await self._start(victims, worker_id, asked_at)
-        return victims
-
-    async def _start(self, claims: list[Claimed], worker_id: UUID, asked_at: float) -> None:
-        """Let the executor have them, if they are ours still."""
-        late = time.monotonic() - asked_at > self._beat
-        if claims and (late or not self._lease.valid or worker_id != self._lease.worker_id):
-            claims = await self._still_ours(claims, worker_id)
-        self._executor.start(claims)
-
-    def _ask(self) -> tuple[dict[str, int], dict[str, int], list[str], list[str]]:
-        """How many jobs to ask of each queue: (without limited kinds, with them, those kinds, full kinds)."""
-        kind_rooms = {
+    def _kind_rooms(self) -> dict[str, int]:
+        """How many more jobs of each kind that has a limit may be claimed."""
+        return {
             handler.kind: room
             for handler in self._registry
             if (room := self._slots.kind_room(handler)) is not None
         }
+
+    def _ask(self) -> tuple[dict[str, int], dict[str, int], list[str], list[str]]:
+        """How many jobs to ask of each queue: (without limited kinds, with them, those kinds, full kinds)."""
+        kind_rooms = self._kind_rooms()
         full = [kind for kind, room in kind_rooms.items() if room <= 0]
         limited = [kind for kind, room in kind_rooms.items() if room > 0]
         least = min((room for room in kind_rooms.values() if room > 0), default=0)
@@ -213,6 +247,11 @@ class Producer:
             queue: room - limited_rooms[queue] for queue, room in rooms.items() if room > limited_rooms[queue]
         }
         return rooms, limited_rooms, limited, full
+
+    def _until_victims(self) -> float:
+        """How long to sleep at most: victims that came since the last look may be why we were woken."""
+        left = self._victims_at - time.monotonic()
+        return left if 0 < left < VICTIMS_INTERVAL * 0.9 else math.inf
 
     def rest_kind(self, kind: str) -> None:
         """Leave a kind that has no handler here out of the claims for a minute."""

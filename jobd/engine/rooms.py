@@ -55,6 +55,10 @@ class Rooms:
         """Whether a queue with room may hold jobs that no claim since the last sleep has asked for."""
         return any(queue not in self._seen and room(queue) > 0 for queue in self._queues)
 
+    def promising(self, room: Callable[[str], int]) -> bool:
+        """Whether a queue with room gave all it was asked for the last time, or was not asked since."""
+        return any(queue not in self._exhausted and room(queue) > 0 for queue in self._queues)
+
     def forget(self) -> None:
         """Anything may have come meanwhile."""
         self._exhausted.clear()

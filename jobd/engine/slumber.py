@@ -50,6 +50,7 @@ class Slumber:
         self._noticed_until = 0.0
         self._short_sleeps = 0
         self._awake = False
+        self._looks_soon = False
         self._found_at = 0.0
 
     async def nod(self, *, found: bool) -> bool:
@@ -62,12 +63,14 @@ class Slumber:
             if found:
                 self._found_at = now
             if now - self._found_at < LINGER:
+                self._looks_soon = True
                 return False
             self._awake = False
         elif self._short_sleeps >= SHORT_SLEEPS:
             self._awake, self._found_at, self._short_sleeps = True, now, 0
             self._noticed_until = 0.0
             await self._fleet.doze(self._lease.worker_id, period=timedelta(0))
+            self._looks_soon = True
             return False
         if now + self._poll < self._noticed_until:
             return False
@@ -76,13 +79,14 @@ class Slumber:
         self._noticed_until = now + period
         return True
 
-    async def sleep(self, woken: asyncio.Event) -> None:
+    async def sleep(self, woken: asyncio.Event, *, at_most: float) -> None:
         """Until it is time to look again, or `woken`."""
-        if self._awake:
+        if self._looks_soon:
+            self._looks_soon = False
             await self.rest(LOOK, woken)
             return
         fell_asleep = time.monotonic()
-        await self.rest(self._poll * self._rng.uniform(0.75, 1.0), woken)
+        await self.rest(min(self._poll * self._rng.uniform(0.75, 1.0), at_most), woken)
         if woken.is_set() and time.monotonic() - fell_asleep < SHORT:
             self._short_sleeps += 1
         else:

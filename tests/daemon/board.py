@@ -77,11 +77,13 @@ class Board:
         return await self.query("select * from public.effects where what like $1::text order by at", what)
 
     async def runs(self, ids: Sequence[UUID]) -> dict[UUID, int]:
-        """How often each of these finished jobs was claimed: claim_no grows by one at both ends of a run."""
+        """How often each of these finished jobs was begun: a rescue gives the attempt back and counts a
+        crash, and a claim that never began gives it back, too."""
         rows = await self.query(
-            "select id, claim_no from jobd.job_history where id = any ($1::uuid[])", list(ids)
+            "select id, attempt + crashes as runs from jobd.job_history where id = any ($1::uuid[])",
+            list(ids),
         )
-        return {row["id"]: row["claim_no"] // 2 for row in rows}
+        return {row["id"]: row["runs"] for row in rows}
 
 
 @asynccontextmanager

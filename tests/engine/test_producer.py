@@ -197,3 +197,60 @@ async def test_connections_that_are_cut_again_and_again_cost_no_job_and_no_crash
     rows = await query(link, "select crashes, attempt, count(*) from jobd.job_history group by 1, 2")
     assert [(row["crashes"], row["attempt"], row["count"]) for row in rows] == [(0, 1, 1000)]
     assert len(ids) == 1000
+
+
+async def test_more_victims_than_slots_run_one_after_the_other_without_waiting_for_a_poll(
+    jobs: Jobs, link: Link
+):
+    @jobs.handler("victim")
+    async def victim() -> None:
+        pass
+
+    await make_jobs(link, 12, kind="victim", crashes=1)
+    async with (
+        jobs.running(concurrency=1, poll_interval="1h"),
+        expect(jobs.events, JobFinished, count=12, timeout=15),
+    ):
+        pass
+
+
+async def test_a_backlog_does_not_keep_victims_of_a_crash_out(jobs: Jobs, link: Link):
+    order: list[str] = []
+
+    @jobs.handler("plain")
+    async def plain() -> None:
+        order.append("plain")
+        await asyncio.sleep(0.002)
+
+    @jobs.handler("victim")
+    async def victim() -> None:
+        order.append("victim")
+
+    await make_jobs(link, 3000, kind="plain", run_at=datetime.now(UTC) - timedelta(hours=1))
+    async with jobs.running(concurrency=2):
+        await eventually(lambda: nothing(len(order)), until=lambda begun: begun > 100)
+        await make_jobs(link, 4, kind="victim", crashes=1)
+        await eventually(lambda: nothing(order.count("victim")), until=lambda begun: begun == 4)
+        assert order.count("plain") < 3000
+
+
+async def nothing(value: int) -> int:
+    return value
+
+
+async def test_a_slot_that_is_free_takes_what_another_queue_has(jobs: Jobs, link: Link):
+    let_go = asyncio.Event()
+    begun: list[str] = []
+
+    for name in ("a", "b", "c"):
+
+        @jobs.handler(f"in_{name}", queue=name)
+        async def handler(name: str) -> None:
+            begun.append(name)
+            await let_go.wait()
+
+    await make_jobs(link, 5, queue="a", kind="in_a", payload={"name": "a"})
+    async with jobs.running(concurrency=2, poll_interval="1h"):
+        await eventually(lambda: nothing(len(begun)), until=lambda count: count == 2)
+        let_go.set()
+        await eventually(lambda: nothing(len(begun)), until=lambda count: count == 5)
