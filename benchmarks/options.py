@@ -32,7 +32,7 @@ class Sizes:
     backlog_finished: int = 5_000_000
     snapshot_jobs: int = 200_000
     bulk_jobs: int = 1_000_000
-    processes_jobs: int = 1_000
+    processes_jobs: int = 2_000
     fleet_jobs: int = 100_000
     growth_few: int = 1_000
     growth_many: int = 10_000_000

@@ -6,6 +6,7 @@ Debian's, with the configuration its package ships, on a port and in a folder of
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -103,7 +104,7 @@ class Redis:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = int(free.getsockname()[1])
-        conf = [str(REDIS_CONF)] if REDIS_CONF.exists() else []
+        conf = [str(REDIS_CONF)] if os.access(REDIS_CONF, os.R_OK) else []
         self._process = subprocess.Popen(
             [
                 *("redis-server", *conf, "--port", str(self._port), "--bind", "127.0.0.1"),

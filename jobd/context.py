@@ -130,7 +130,7 @@ class JobContext:
     @property
     def times_out_at(self) -> datetime:
         """When this attempt is stopped, by the database's clock."""
-        return self._claim.claimed_at + timedelta(seconds=self._timeout)
+        return self._claim.claimed_at + timedelta(seconds=self._run.waited + self._timeout)
 
     @property
     def tags(self) -> list[str]:

@@ -12,6 +12,7 @@ stopped, its start and stop included. Round trips come from a run of its own, si
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -114,8 +115,10 @@ def drain(
     workers: int = 1,
     arguments: str = "",
     work_us: int = 0,
+    begin: Callable[[], None] = lambda: None,
 ) -> Drained | None:
-    """Drain what was enqueued; None where it was over before it was seen to begin.
+    """Drain what was enqueued, or what `begin` enqueues once the workers were started; None where it was over
+    before it was seen to begin.
 
     After LONGEST_SECONDS it is cut off: the rate is then of what was done until there. Raises Failed when
     jobs are lost, done twice or never begun.
@@ -126,6 +129,8 @@ def drain(
             stack.enter_context(bench.working(contestant, store.url, arguments=arguments, work_us=work_us))
             for _ in range(workers)
         ]
+
+        begin()
 
         def cpu() -> tuple[float, float]:
             return sum(cpu_seconds(worker.pid) for worker in running), store.cpu_seconds()

@@ -29,14 +29,14 @@ ORPHANS = 2_000
 VISIT_SECONDS = 120
 DATABASES = {"few": "bench_few", "many": "bench_many"}
 
-# The first that matches says what a statement is for; a fused one counts as its first part.
+# By the name that each of jobd's statements bears in its first line.
+NAMED = re.compile(r"^-- jobd: (\w+)")
 STEPS = {
-    "prune": r"\^job_history_",
-    "rescue": r"WorkerLost",
-    "expire": r"deadline passed",
-    "stage": r"state = 'ready'.* where .*state = 'scheduled' and run_at",
-    "finish": r"^with runs\b|insert into jobd\.job_history",
-    "claim": r"set state = 'running'",
+    "prune": {"prune"},
+    "rescue": {"rescue"},
+    "stage": {"stage"},
+    "finish": {"succeed", "finish"},
+    "claim": {"claim", "claim_victims"},
 }
 
 
@@ -106,14 +106,19 @@ def costs(entries: Iterable[Entry], jobs: dict[str, int]) -> dict[str, float]:
     """Microseconds of each step: in all by the jobs it handled, or by its runs where `jobs` leaves it out."""
     found: dict[str, list[float]] = {}
     for text, runs in milliseconds_by_statement(entries).items():
-        if step := next((step for step, form in STEPS.items() if re.search(form, text)), None):
+        if (step := _step(text)) is not None:
             found.setdefault(step, []).extend(runs)
     return {step: sum(runs) * 1000 / jobs.get(step, len(runs)) for step, runs in found.items()}
 
 
+def _step(text: str) -> str | None:
+    named = NAMED.match(text)
+    return next((step for step, names in STEPS.items() if named and named[1] in names), None)
+
+
 def _until_pruned(log: StatementLog, *, seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while not any(re.search(STEPS["prune"], entry.sql) for entry in log.read()):
+    while not any(_step(entry.sql) == "prune" for entry in log.read()):
         if time.monotonic() > deadline:
             return
         time.sleep(0.2)

@@ -6,6 +6,7 @@ Each job has to be completed once: a drain that ends with another count fails.
 from __future__ import annotations
 
 import subprocess
+import time
 
 from benchmarks.bench import Bench, Case
 from benchmarks.contestant import Contestant, Failed
@@ -15,6 +16,7 @@ from benchmarks.workloads.drain import drain
 
 WORK_US = 10_000
 DAEMONS = 4
+START_SECONDS = 60
 
 
 def run(bench: Bench) -> None:
@@ -58,11 +60,22 @@ def _measure(
     bench: Bench, jobd: Contestant, *, workers: int = 1, arguments: str = "", work_us: int = 0
 ) -> dict[str, float]:
     jobs = bench.sizes.processes_jobs if work_us else bench.sizes.fleet_jobs
+    present = workers * (2 if "--processes" in arguments else 1)
     with bench.store(jobd) as store:
         assert isinstance(store, PostgresStore)
-        jobd.run("enqueue", jobs, url=store.url)
-        store.settle()
-        drained = drain(bench, jobd, store, jobs, workers=workers, arguments=arguments, work_us=work_us)
+
+        def begin() -> None:
+            # All of them are up before there is anything to do, so that no start counts.
+            deadline = time.monotonic() + START_SECONDS
+            while store.value("select count(*) from jobd.workers") < present:
+                if time.monotonic() > deadline:
+                    raise Failed(f"{present} workers were not there within {START_SECONDS} s")
+                time.sleep(0.05)
+            jobd.run("enqueue", jobs, url=store.url)
+
+        drained = drain(
+            bench, jobd, store, jobs, workers=workers, arguments=arguments, work_us=work_us, begin=begin
+        )
         again = store.value("select count(*) from jobd.job_history where attempt <> 1 or crashes <> 0")
     if drained is None:
         raise Failed(f"{jobs} jobs were done before the first look: give it more")

@@ -170,6 +170,7 @@ class Executor:
         self.slots.busy += 1
         run.holds_slot = run.active = True
         run.started += waited
+        run.waited = waited
         seconds = self._judge.seconds(run.claim, handler, waited)
         self._limits.set(run, seconds)
         self._going.add(run)

@@ -253,7 +253,7 @@ class Finisher:
                 missing.append(ending)
                 continue
             self._holdings.drop(run)
-            if ending.outcome == NOT_STARTED:
+            if ending.outcome == NOT_STARTED and state is JobState.READY:
                 self._gave_back = True
             elif wanted:
                 claim = run.claim

@@ -41,13 +41,15 @@ class Run:
 
     __slots__ = (
         "active", "claim", "closed", "context", "ends_at", "entered", "handler", "holds_slot", "lasts",
-        "recorded", "started", "stop", "task", "timer",
+        "recorded", "started", "stop", "task", "timer", "waited",
     )  # fmt: skip
 
     def __init__(self, claim: Claimed, handler: Handler | None = None) -> None:
         self.claim = claim
         self.handler = handler
         self.started = time.monotonic()
+        # How many seconds it was held for want of a slot.
+        self.waited = 0.0
         self.task: asyncio.Task[None] | None = None
         # The task took its first step: a cancellation reaches the code in it.
         self.entered = False

@@ -25,14 +25,16 @@ class TimeLimits:
         self._loop = loop
         self._over = over
         self._lasts = lasts
+        # Those that began in this moment, and in the one before.
         self._young: list[Run] = []
+        self._older: list[Run] = []
 
     def set(self, run: Run, seconds: float) -> None:
         """The run begins now and may take that long."""
         run.ends_at = self._loop.time() + seconds
         if seconds < 2 * MOMENT:
             self._arm(run)
-        if not self._young:
+        if not self._young and not self._older:
             self._loop.call_later(MOMENT, self._look)
         self._young.append(run)
 
@@ -43,8 +45,10 @@ class TimeLimits:
             run.timer = None
 
     def _look(self) -> None:
-        young, self._young = self._young, []
-        for run in young:
+        older, self._older, self._young = self._older, self._young, []
+        if self._older:
+            self._loop.call_later(MOMENT, self._look)
+        for run in older:
             if run.holds_slot:
                 self._lasts(run)
             if not run.closed and run.timer is None:

@@ -24,7 +24,7 @@ from jobd.supervision.handover import Plan, command
 logger = logging.getLogger("jobd.supervisor")
 
 WATCH_SECONDS: Final = 5.0
-PATIENCE: Final = 24
+PATIENCE: Final = 12
 """Questions in a row that a child may leave unanswered: two minutes, as a blocked loop may take."""
 
 
@@ -58,7 +58,8 @@ async def _supervise(plan: Plan, environment: Mapping[str, str]) -> int:
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, told)
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            loop.add_signal_handler(number, told)
     async with asyncio.TaskGroup() as tasks:
         services = [tasks.create_task(Watch(crew).run(), name="watch")]
         if server is not None:
