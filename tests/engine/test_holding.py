@@ -366,7 +366,7 @@ def line(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> Line:
 
 @pytest.mark.usefixtures("patient")
 async def test_jobs_that_are_held_run_as_soon_as_there_is_a_slot(jobs: Jobs, link: Link, line: Line):
-    async with jobs.running(concurrency=2, poll_interval="30s"):
+    async with jobs.running(concurrency=2):
         await line.learned()
         ids = await line.held(link, 2, 3)
         assert line.began == ["stuck", "stuck"]
