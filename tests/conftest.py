@@ -10,7 +10,7 @@ empty_database_url   a fresh database without jobd's schema
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -70,3 +70,13 @@ def database_url(postgres: PostgresServer, pooler: PgBouncer | None, _clone: str
 def empty_database_url(postgres: PostgresServer) -> Iterator[str]:
     with postgres.database() as name:
         yield postgres.dsn(name)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test logged may hold texts that UTF-8 cannot; parallel runs send it over a pipe."""
+    report = yield
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
