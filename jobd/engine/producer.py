@@ -177,25 +177,31 @@ class Producer:
         While no slot is free for them nothing else is claimed, so that a backlog does not keep them out.
         """
         asked_at, free = time.monotonic(), self._slots.free
-        due = self._victims_at
-        self._victims_wait = asked_at >= due and free <= 0
-        if asked_at < due or free <= 0:
+        due = asked_at >= self._victims_at
+        self._victims_wait = due and free <= 0
+        if not due or free <= 0:
             return []
+        # Whoever hears of more of them during the statement sets it back.
+        self._victims_at = asked_at + VICTIMS_INTERVAL
         kind_rooms = self._kind_rooms()
         least = min((room for room in kind_rooms.values() if room > 0), default=free)
-        victims = await self._store.claim_victims(
-            worker_id,
-            rooms={
-                queue: min(free, least, room)
-                for queue in self._queues
-                if (room := self._slots.queue_room(queue)) > 0
-            },
-            skipped_kinds=[*(kind for kind, room in kind_rooms.items() if room <= 0), *self._resting()],
-            suspects=0 if self._slots.suspects else 1,
-            suspect_from=self._slots.suspect_from,
-        )
-        if not victims and self._victims_at == due and self._on_idle is None:
-            self._victims_at = time.monotonic() + VICTIMS_INTERVAL
+        try:
+            victims = await self._store.claim_victims(
+                worker_id,
+                rooms={
+                    queue: min(free, least, room)
+                    for queue in self._queues
+                    if (room := self._slots.queue_room(queue)) > 0
+                },
+                skipped_kinds=[*(kind for kind, room in kind_rooms.items() if room <= 0), *self._resting()],
+                suspects=0 if self._slots.suspects else 1,
+                suspect_from=self._slots.suspect_from,
+            )
+        except JobdError:
+            self._victims_at = 0.0
+            raise
+        if victims or self._on_idle is not None:
+            self._victims_at = 0.0
         self._suspect_ran = self._slots.suspects > 0 or any(
             victim.crashes >= self._slots.suspect_from for victim in victims
         )
