@@ -36,7 +36,7 @@ class Driver(Protocol):
 
     @property
     def copies(self) -> bool:
-        """Whether `copy` works: the server reads the texts in the connection's encoding."""
+        """Whether `copy` works now. Not in another encoding than UTF-8: the server reads the texts in it."""
         ...
 
     async def in_transaction(self) -> bool:
@@ -89,17 +89,21 @@ class Psycopg:
             # psycopg's raw cursors take the server's own placeholders.
             raw = any(base.__name__ == "RawCursorMixin" for base in type(cursor).__mro__)
             await _done(cursor.execute(*rendered(text, args, "numeric_dollar" if raw else "pyformat")))
+            rows = await _done(cursor.fetchall())
+            # Only now: in pipeline mode there was no answer before.
             names = [column[0] for column in cursor.description]
-            return [_row(zip(names, row, strict=True)) for row in await _done(cursor.fetchall())]
+            return [_row(zip(names, row, strict=True)) for row in rows]
         finally:
             await _done(cursor.close())
 
     async def execute(self, text: str) -> None:
+        await self._answered()
         cursor = self._cursor()
         try:
             await _done(cursor.execute(text))
         finally:
             await _done(cursor.close())
+        await self._answered()
 
     async def copy(self, text: str, parts: Iterable[bytes]) -> None:
         cursor = self._cursor()
@@ -121,13 +125,37 @@ class Psycopg:
 
     @property
     def copies(self) -> bool:
-        return _is_utf8(self._connection.info.parameter_status("client_encoding"))
+        if self._is_3:
+            able = not self._pipelined
+        else:  # psycopg2 cannot where a callback waits for it, as with gevent.
+            able = sys.modules["psycopg2.extensions"].get_wait_callback() is None
+        return able and _is_utf8(self._connection.info.parameter_status("client_encoding"))
 
     async def in_transaction(self) -> bool:
+        await self._answered()
         return not self._connection.autocommit or bool(self._connection.info.transaction_status)
 
+    @property
+    def _is_3(self) -> bool:
+        return hasattr(self._connection, "row_factory")
+
+    @property
+    def _pipelined(self) -> bool:
+        return self._is_3 and bool(self._connection.pgconn.pipeline_status)
+
+    async def _answered(self) -> None:
+        """In pipeline mode, wait for the answers to all that was sent: psycopg does where pipelines nest."""
+        if self._pipelined:
+            pipeline = self._connection.pipeline()
+            if hasattr(pipeline, "__aenter__"):
+                async with pipeline:
+                    pass
+            else:
+                with pipeline:
+                    pass
+
     def _cursor(self) -> Any:
-        if hasattr(self._connection, "row_factory"):
+        if self._is_3:
             return self._connection.cursor(row_factory=lambda cursor: tuple)
         return self._connection.cursor(cursor_factory=sys.modules["psycopg2.extensions"].cursor)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
@@ -10,6 +11,8 @@ from typing import Any
 import asyncpg
 import psycopg
 import psycopg2
+import psycopg2.extensions
+import psycopg2.extras
 import pytest
 from psycopg.rows import class_row, dict_row, namedtuple_row, scalar_row
 from psycopg2.extras import DictCursor, NamedTupleCursor, RealDictCursor
@@ -34,7 +37,7 @@ from jobd.events import Events
 from jobd.pool import Pool
 from jobd.registry import Registry
 from jobd.sync import SyncClient
-from tests.factories import scalar
+from tests.factories import query, scalar
 from tests.store.conftest import Held
 from tests.store.lending import alchemy, alchemy_async, alchemy_url, done
 
@@ -146,6 +149,59 @@ async def test_many_jobs_are_a_unit_on_an_asyncio_connection_without_a_transacti
     await client.enqueue("greet", connection=connection)
     await connection.close()
     assert await count(door) == MANY + 1
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+async def test_many_jobs_are_taken_on_a_psycopg_connection_in_pipeline_mode(
+    client: Client, direct_database_url: str, door: Link, autocommit: bool
+):
+    sync = SyncClient(client)
+    with psycopg.connect(direct_database_url, autocommit=autocommit) as connection, connection.pipeline():
+        sync.enqueue("greet", connection=connection)
+        with pytest.raises(LookupError, match="trouble"):
+            sync.enqueue_many("greet", broken(), connection=connection)
+        sync.enqueue_many("greet", ({} for _ in range(MANY)), connection=connection)
+    assert await count(door) == MANY + 1
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+async def test_many_jobs_are_taken_on_an_asyncio_psycopg_connection_in_pipeline_mode(
+    client: Client, direct_database_url: str, door: Link, autocommit: bool
+):
+    connection = await psycopg.AsyncConnection.connect(direct_database_url, autocommit=autocommit)
+    async with connection, connection.pipeline():
+        await client.enqueue("greet", connection=connection)
+        with pytest.raises(LookupError, match="trouble"):
+            await client.enqueue_many("greet", broken(), connection=connection)
+        await client.enqueue_many("greet", ({} for _ in range(MANY)), connection=connection)
+    assert await count(door) == MANY + 1
+
+
+async def test_what_the_database_refuses_in_a_pipeline_leaves_the_callers_transaction_usable(
+    client: Client, direct_database_url: str, door: Link
+):
+    await query(door, "create unique index one_n on jobd.jobs ((payload->>'n'))")
+    sync = SyncClient(client)
+    with psycopg.connect(direct_database_url) as connection, connection.pipeline():
+        sync.enqueue("greet", {"n": MANY - 1}, connection=connection)
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            sync.enqueue_many("greet", ({"n": n} for n in range(MANY)), connection=connection)
+        sync.enqueue("greet", connection=connection)
+    assert await count(door) == 2
+
+
+async def test_many_jobs_are_taken_where_psycopg2_waits_by_a_callback(
+    client: Client, direct_database_url: str, door: Link
+):
+    # As psycogreen sets one for gevent. It is one for the whole process.
+    psycopg2.extensions.set_wait_callback(psycopg2.extras.wait_select)
+    try:
+        with contextlib.closing(psycopg2.connect(direct_database_url)) as connection:
+            SyncClient(client).enqueue_many("greet", ({} for _ in range(MANY)), connection=connection)
+            connection.commit()
+    finally:
+        psycopg2.extensions.set_wait_callback(None)
+    assert await count(door) == MANY
 
 
 async def test_a_transaction_that_autocommit_was_told_to_begin_stays_the_callers(
