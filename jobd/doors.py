@@ -173,7 +173,8 @@ class Source:
             raise
         except BaseException as error:
             self.failure = error
-            raise
+            # Drivers tell the server why a COPY ends midway, and it writes that into its log.
+            raise RuntimeError("the caller's iterator failed") from None
         finally:
             # Not the database's time: making a part may have taken long.
             if self.timer is not None:

@@ -26,6 +26,7 @@ from jobd.pool import Pool
 from jobd.registry import Registry
 from jobd.sync import SyncClient
 from tests.factories import SECOND, make_job, make_worker, query, scalar
+from tests.postgres import PostgresServer
 from tests.store.conftest import Ear, Held
 from tests.store.lending import psycopg_async, psycopg_blocking
 from tests.store.test_payload_jsonb import same
@@ -254,6 +255,23 @@ async def test_a_failure_of_the_payloads_passes_as_it_is(
             await lone.enqueue_many("noop", trouble)
     assert await count(door) == 0
     await lone.enqueue("noop")
+
+
+async def test_what_the_payloads_fail_with_is_not_shown_to_the_server(
+    client: Client, direct_database_url: str, postgres: PostgresServer
+):
+    def payloads() -> Iterator[dict[str, int]]:
+        yield from some(3 * CHUNK_JOBS)
+        raise LookupError("no address for the secret guest")
+
+    async with psycopg_async(direct_database_url) as loan:
+        with pytest.raises(LookupError, match="secret guest"):
+            await loan.enqueue_many(client, "noop", payloads())
+        await loan.rollback()
+    with pytest.raises(LookupError, match="secret guest"):
+        await client.enqueue_many("noop", payloads())
+    assert "the caller's iterator failed" in postgres.log()
+    assert "secret guest" not in postgres.log()
 
 
 @pytest.mark.parametrize("at", [0, 1, CHUNK_JOBS, 2 * CHUNK_JOBS + PART_JOBS, 30_000])
