@@ -38,6 +38,8 @@ class Child:
         self.here = False
         """It hears signals."""
         self.started = False
+        self.said_last = False
+        """What it answered before is older than what it has told since."""
         self.retired_at: float | None = None
         """When it alone was told to end."""
         self.missed = 0
@@ -153,4 +155,6 @@ class Child:
                     case "started":
                         self.started = True
                         self.about = message["about"]
+                    case "ended":
+                        self.said_last = True
                 self._told(self, message)

@@ -317,6 +317,7 @@ class Crew:
             return False
         if told is None:
             return False
-        if any(other is child for other in self._children()):  # else it has told its last meanwhile
+        # Its last word, or its end, may have come in one breath with this answer, which is then the older.
+        if not child.said_last and any(other is child for other in self._children()):
             self._totals.tell(child, told)
         return True

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -234,3 +236,61 @@ async def test_the_page_shows_how_many_processes_there_should_be_and_are(told: T
         assert 'jobd_processes{state="wanted"} 3.0' in page
         assert 'jobd_processes{state="working"} 2.0' in page
         assert json.loads(json.dumps(crew.describe()))["queues"] == ["default"]
+
+
+COUNTING = """
+import json
+
+def counted(jobs):
+    return [["jobd_jobs", "counter", "Jobs.", [["jobd_jobs_total", {}, jobs]]]]
+
+def say(*messages):
+    tether._socket.sendall(b"".join(json.dumps(message).encode() + b"\\n" for message in messages))
+
+def answer(on_metrics):
+    say({"say": "here"}, {"say": "started", "about": {}})
+    for order in map(json.loads, tether._socket.makefile("rb")):
+        match order.get("ask"):
+            case "metrics": on_metrics(order["id"])
+            case None: break
+            case _: say({"id": order["id"], "answer": None})
+
+def tell(id):
+    say({"id": id, "answer": counted(1)})
+"""
+
+
+async def page_of(crew: Crew) -> str:
+    return crew.render(await crew.depths(), crew.gauges())[0].decode()
+
+
+async def test_the_page_is_whole_without_a_process_that_ended_before_it_was_asked(told: Told):
+    async with crew_of(COUNTING + "answer(tell)", processes=3) as (crew, _):
+        await told.reach("process started", 3)
+        assert "jobd_jobs_total 3.0" in await page_of(crew)
+        child = crew.places[1].child
+        assert child is not None
+        os.kill(child.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # The supervisor has not heard of it yet.
+        assert "jobd_jobs_total 3.0" in await page_of(crew)
+
+
+async def test_the_page_is_whole_without_a_process_that_ends_when_it_is_asked(told: Told):
+    dies = "answer(tell if tether.process == 1 else lambda id: os.kill(os.getpid(), signal.SIGKILL))"
+    async with crew_of(COUNTING + dies) as (crew, _):
+        await told.reach("process started", 2)
+        assert "jobd_jobs_total 1.0" in await page_of(crew)
+
+
+async def test_what_a_process_says_last_outlives_an_answer_in_the_same_breath(told: Told):
+    ends = """
+def tell_and_end(id):
+    say({"id": id, "answer": counted(1)}, {"say": "ended", "metrics": counted(2)})
+    os._exit(0)
+answer(tell_and_end)
+"""
+    async with crew_of(COUNTING + ends, processes=1, until_idle=True) as (crew, work):
+        await told.reach("process started")
+        await crew.depths()
+        await asyncio.wait_for(asyncio.shield(work), 20)
+        assert "jobd_jobs_total 2.0" in await page_of(crew)
