@@ -13,7 +13,7 @@ import inspect
 import io
 import re
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -24,19 +24,22 @@ Rows = list[dict[str, Any]]
 PLACEHOLDER = re.compile(r"\$(\d+)")
 COPY = re.compile(r"^copy (\w+)\.(\w+) \(([^)]*)\)\s+from stdin \(format binary\)$", re.MULTILINE)
 
+Copy = Callable[[str, Iterable[bytes]], Awaitable[None]]
+"""Takes the statement, and the stream in parts."""
+
 
 class Driver(Protocol):
     """What the libraries have in common. Blocking ones never suspend."""
 
     async def fetch(self, text: str, args: Sequence[Any]) -> Rows: ...
     async def execute(self, text: str) -> None: ...
-    async def copy(self, text: str, parts: Iterable[bytes]) -> None:
-        """Execute a COPY in binary format from stdin, whose texts are in UTF-8."""
-        ...
 
     @property
-    def copies(self) -> bool:
-        """Whether `copy` works now. Not in another encoding than UTF-8: the server reads the texts in it."""
+    def copy(self) -> Copy | None:
+        """Executes a COPY in binary format from stdin, whose texts are in UTF-8; None where it cannot now.
+
+        Not in another encoding: the server reads the texts in the connection's.
+        """
         ...
 
     async def in_transaction(self) -> bool:
@@ -56,7 +59,7 @@ class Asyncpg:
     async def execute(self, text: str) -> None:
         await self._connection.execute(text)
 
-    async def copy(self, text: str, parts: Iterable[bytes]) -> None:
+    async def _copy(self, text: str, parts: Iterable[bytes]) -> None:
         target = COPY.search(text)
         assert target is not None
         schema, table, columns = target.groups()
@@ -70,8 +73,8 @@ class Asyncpg:
             )
 
     @property
-    def copies(self) -> bool:
-        return _is_utf8(self._connection.get_settings().client_encoding)
+    def copy(self) -> Copy | None:
+        return self._copy if _is_utf8(self._connection.get_settings().client_encoding) else None
 
     async def in_transaction(self) -> bool:
         return bool(self._connection.is_in_transaction())
@@ -105,7 +108,7 @@ class Psycopg:
             await _done(cursor.close())
         await self._answered()
 
-    async def copy(self, text: str, parts: Iterable[bytes]) -> None:
+    async def _copy(self, text: str, parts: Iterable[bytes]) -> None:
         cursor = self._cursor()
         try:
             if hasattr(cursor, "copy_expert"):  # psycopg2 reads a file.
@@ -124,12 +127,13 @@ class Psycopg:
             await _done(cursor.close())
 
     @property
-    def copies(self) -> bool:
+    def copy(self) -> Copy | None:
         if self._is_3:
             able = not self._pipelined
         else:  # psycopg2 cannot where a callback waits for it, as with gevent.
             able = sys.modules["psycopg2.extensions"].get_wait_callback() is None
-        return able and _is_utf8(self._connection.info.parameter_status("client_encoding"))
+        utf8 = _is_utf8(self._connection.info.parameter_status("client_encoding"))
+        return self._copy if able and utf8 else None
 
     async def in_transaction(self) -> bool:
         await self._answered()
@@ -163,7 +167,7 @@ class Psycopg:
 class Sqlalchemy:
     """A connection or session of SQLAlchemy 2, asyncio or blocking, over asyncpg, psycopg or psycopg2."""
 
-    copies = False
+    copy = None  # SQLAlchemy has no COPY of its own.
 
     def __init__(self, connection: Any) -> None:
         self._given = connection
@@ -176,9 +180,6 @@ class Sqlalchemy:
 
     async def execute(self, text: str) -> None:
         await _done((await self._connection()).exec_driver_sql(text))
-
-    async def copy(self, text: str, parts: Iterable[bytes]) -> None:
-        raise NotImplementedError  # SQLAlchemy has no COPY of its own.
 
     async def in_transaction(self) -> bool:
         connection = await self._connection()

@@ -106,20 +106,22 @@ class BorrowedDoor:
     @property
     def copies(self) -> Copies:
         """A blocking connection's owner may read payloads from it: they have to be there before the COPY."""
-        if not self._driver.copies:
+        if self._driver.copy is None:
             return None
         return "whole" if self._limit is None else "streamed"
 
     async def copy(self, block: Block, parts: Iterable[bytes]) -> None:
         """Execute a COPY; each of the parts may take as long as a call."""
+        copying = self._driver.copy
+        assert copying is not None, "see `copies`"
         source = Source(parts)
         try:
             if self._limit is None:
-                await self._driver.copy(block.text, source)
+                await copying(block.text, source)
             else:
                 async with limited(self._limit, block.name) as timer:
                     source.timer, source.limit = timer, self._limit
-                    await self._driver.copy(block.text, source)
+                    await copying(block.text, source)
         except Exception as error:
             if source.failure is not None:  # asyncpg takes a TimeoutError for one of its own.
                 raise source.failure from None
