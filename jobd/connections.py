@@ -128,12 +128,10 @@ class Psycopg:
 
     @property
     def copy(self) -> Copy | None:
-        if self._is_3:
-            able = not self._pipelined
-        else:  # psycopg2 cannot where a callback waits for it, as with gevent.
-            able = sys.modules["psycopg2.extensions"].get_wait_callback() is None
+        # psycopg2 cannot where a callback waits for it, as with gevent.
+        unable = self._pipelined if self._is_3 else sys.modules["psycopg2.extensions"].get_wait_callback()
         utf8 = _is_utf8(self._connection.info.parameter_status("client_encoding"))
-        return self._copy if able and utf8 else None
+        return self._copy if utf8 and not unable else None
 
     async def in_transaction(self) -> bool:
         await self._answered()

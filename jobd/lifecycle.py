@@ -8,10 +8,11 @@
         +------------------- retry later, snooze --------+
         succeeded | cancelled | dead --- retry (operator) ---> ready
 
-`MOVES` names every SQL block that writes `state`, with the states it leaves and enters; the
-blocks themselves stand in `sql/lifecycle.sql` in the same order. `judge` turns the outcome of a
-run into the verdict that `finish` writes. With a cancel request standing, `finish`, `release` and
-`rescue` turn every end but a success into `cancelled`; only the database can know that in time.
+`MOVES` names every SQL block that writes `state`, with the states it leaves and enters. The blocks
+themselves stand in `sql/lifecycle.sql` in the same order, but for `copy`, a part of `enqueue_many` that
+stands in `sql/bulk.sql`. `judge` turns the outcome of a run into the verdict that `finish` writes. With a
+cancel request standing, `finish`, `release` and `rescue` turn every end but a success into `cancelled`;
+only the database can know that in time.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Move:
 MOVES: dict[str, Move] = {
     "enqueue": Move(NOWHERE, WAITING),
     "enqueue_many": Move(NOWHERE, WAITING),
+    "copy": Move(NOWHERE, WAITING),
     "stage": Move(frozenset({JobState.SCHEDULED}), frozenset({JobState.READY})),
     "expire": Move(WAITING, frozenset({JobState.DEAD})),
     "claim": Move(frozenset({JobState.READY}), RUNNING),
