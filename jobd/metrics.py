@@ -20,7 +20,6 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from jobd.durations import Durations
 from jobd.events import (
     Events,
     JobEnqueued,
@@ -32,6 +31,7 @@ from jobd.events import (
     LeaseLost,
     RunStale,
 )
+from jobd.histogram import BatchHistogram
 from jobd.lifecycle import OUTCOMES
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
 
-        def histogram(name: str, text: str, buckets: Sequence[float]) -> Durations:
-            return Durations(name, text, ("queue", "kind"), buckets=buckets, registry=registry)
+        def histogram(name: str, text: str, buckets: Sequence[float]) -> BatchHistogram:
+            return BatchHistogram(name, text, ("queue", "kind"), buckets=buckets, registry=registry)
 
         self._enqueued = counter(
             "jobd_jobs_enqueued_total", "Jobs that this process put into the database.", "queue", "kind"

@@ -1,4 +1,4 @@
-"""Durations: the numbers of the Prometheus library's own histogram, for a fraction of its cost."""
+"""Our histogram: the numbers of the Prometheus library's own histogram, for a fraction of its cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from jobd.durations import Durations
+from jobd.histogram import BatchHistogram
 
 BUCKETS = (0.005, 0.1, 1, 2.5, 60)
 
@@ -19,8 +19,8 @@ labels = st.tuples(st.sampled_from(["default", "mail"]), st.sampled_from(["noop"
 batches = st.lists(st.tuples(labels, st.lists(seconds, max_size=20)), max_size=10)
 
 
-def durations(registry: CollectorRegistry) -> Durations:
-    return Durations("run_seconds", "How long.", ("queue", "kind"), buckets=BUCKETS, registry=registry)
+def histogram(registry: CollectorRegistry) -> BatchHistogram:
+    return BatchHistogram("run_seconds", "How long.", ("queue", "kind"), buckets=BUCKETS, registry=registry)
 
 
 def page(registry: CollectorRegistry) -> list[str]:
@@ -31,11 +31,11 @@ def page(registry: CollectorRegistry) -> list[str]:
 @given(batches=batches)
 def test_a_page_is_what_the_librarys_histogram_would_show(batches: list):
     ours, theirs = CollectorRegistry(), CollectorRegistry()
-    durations_ = durations(ours)
-    histogram = Histogram("run_seconds", "How long.", ("queue", "kind"), buckets=BUCKETS, registry=theirs)
+    mine = histogram(ours)
+    librarys = Histogram("run_seconds", "How long.", ("queue", "kind"), buckets=BUCKETS, registry=theirs)
     for labels, seconds in batches:
-        durations_.observe(labels, seconds)
-        child = histogram.labels(*labels)
+        mine.observe(labels, seconds)
+        child = librarys.labels(*labels)
         for value in seconds:
             child.observe(value)
     assert page(ours) == page(theirs)
@@ -43,7 +43,7 @@ def test_a_page_is_what_the_librarys_histogram_would_show(batches: list):
 
 def test_a_series_is_seen_before_anything_was_observed():
     registry = CollectorRegistry()
-    durations(registry).observe(("default", "noop"), ())
+    histogram(registry).observe(("default", "noop"), ())
     sample = {"queue": "default", "kind": "noop"}
     assert registry.get_sample_value("run_seconds_count", sample) == 0
     assert registry.get_sample_value("run_seconds_sum", sample) == 0
@@ -55,7 +55,7 @@ def test_a_series_is_seen_before_anything_was_observed():
 )
 def test_a_bound_belongs_to_the_bucket_below_it(value: float, bound: str):
     registry = CollectorRegistry()
-    durations(registry).observe(("default", "noop"), [value])
+    histogram(registry).observe(("default", "noop"), [value])
     counts = {
         sample.labels["le"]: sample.value
         for metric in registry.collect()
@@ -67,7 +67,7 @@ def test_a_bound_belongs_to_the_bucket_below_it(value: float, bound: str):
 
 def test_observations_of_several_threads_are_all_counted():
     registry = CollectorRegistry()
-    ours = durations(registry)
+    ours = histogram(registry)
     begin = threading.Barrier(4)
 
     def observe() -> None:

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 
-class Durations(Collector):
+class BatchHistogram(Collector):
     """Seconds by label values, in buckets; a series for each tuple of label values ever observed."""
 
     def __init__(
