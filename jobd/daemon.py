@@ -1,11 +1,7 @@
-"""The composition root: puts the roles of one process together, and takes them down in order.
+"""The composition root: puts the roles of one process together, and runs them until told to end.
 
     start      migrate, resources, HTTP bound, heartbeat registered, then the rest
-    SIGTERM    1  stop claiming; readiness is red
-               2  handlers may end within shutdown_grace; a second SIGTERM cuts it
-               3  those that have not are cancelled, their jobs handed back unburned
-               4  what has ended is made durable
-               5  heartbeat resigns, HTTP closes
+    SIGTERM    the ladder of `shutdown`, from no claim to the last word
     exit       0 nothing was lost from memory; 1 something was; 70 a handler could not be stopped: the lease
                ran out under it, or it blocked the loop for good
 
@@ -15,7 +11,6 @@ With `assembly`, which makes the roles, the place that knows everybody; `hosting
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
@@ -25,23 +20,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from jobd import migrate
+from jobd import schema
 from jobd.app import Jobs
-from jobd.assembly import Assembly, add_built_in_handlers, served_queues
+from jobd.assembly import Assembly
 from jobd.control import ControlThread, LastResort, Pulse
 from jobd.engine.calling import Caller
 from jobd.engine.executor import Executor
-from jobd.engine.finisher import Finisher
 from jobd.engine.heartbeat import Heartbeat
 from jobd.engine.holdings import Run, Stop
-from jobd.engine.leader import Leader
 from jobd.engine.notifier import Notifier
 from jobd.engine.producer import Producer
-from jobd.errors import ConfigError, DatabaseUnavailable, JobdError, SchemaOutdated
+from jobd.errors import ConfigError
 from jobd.events import JobsRescued
 from jobd.joblog import JobLog
 from jobd.logs import get_logger
-from jobd.redaction import redact_url
+from jobd.served import add_built_in_handlers, served_queues
+from jobd.shutdown import CANCEL_SECONDS, FENCED, Shutdown
 from jobd.store import Store
 
 if TYPE_CHECKING:
@@ -50,9 +44,6 @@ if TYPE_CHECKING:
     from jobd.supervision.tether import Tether
 
 ROLES = ("worker", "scheduler", "http")
-FENCED = 70
-FLUSH_SECONDS = 15.0
-CANCEL_SECONDS = 8.0
 STAGE_BATCH = 1000
 
 
@@ -98,7 +89,7 @@ class Daemon:
         self._notifier: Notifier | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._idle = asyncio.Event()
+        self._freed = asyncio.Event()
         self._last_resort: LastResort | None = None
         self._loop = asyncio.get_running_loop()
         self._parts.heard.subscribe(JobsRescued, lambda _: self._on_rescue())
@@ -124,7 +115,7 @@ class Daemon:
         """Work until stopped; return the exit code."""
         async with AsyncExitStack() as stack:
             stack.callback(self._parts.end_relay)
-            if not await self._database_prepared():
+            if not await schema.prepared(self._parts.database, self.settings, stop=self._stop):
                 return self.exit_code
             resources = await stack.enter_async_context(self.jobs.opened_resources())
             self.jobs.registry.prepare(resources.keys())
@@ -133,46 +124,6 @@ class Daemon:
             stack.push_async_callback(self._control.end)
             await self._work(resources)
         return self.exit_code
-
-    async def _database_prepared(self) -> bool:
-        """Prepare the database; False when the daemon was told to stop before that was done."""
-        preparing = asyncio.ensure_future(self._prepare_database())
-        stopped = asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait({preparing, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if preparing.done():
-            preparing.result()
-            return True
-        preparing.cancel()
-        await asyncio.wait({preparing})
-        return False
-
-    async def _prepare_database(self) -> None:
-        """Wait for the database, then see to its schema as JOBD_MIGRATE says."""
-        database = self._parts.database
-        pause = 0.25
-        while True:
-            try:
-                match self.settings.migrate:
-                    case "auto":
-                        for name in await migrate.migrate(database):
-                            self.log.info("migrated", migration=name)
-                    case "check":
-                        await migrate.check(database)
-                    case _:
-                        if await migrate.found_version(database) == 0:
-                            raise SchemaOutdated(0, migrate.needed_version())
-                return
-            except DatabaseUnavailable as outage:
-                if outage.permanent:
-                    raise
-                self.log.warning(
-                    "waiting for the database",
-                    database_url=redact_url(self.settings.database_url or ""),
-                    detail=outage.detail,
-                )
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 5.0)
 
     async def _work(self, resources: Mapping[type, Any]) -> None:
         parts = self._parts
@@ -191,6 +142,17 @@ class Daemon:
             heartbeat = self._heartbeat(executor, caller)
             leader = parts.leader() if "scheduler" in self.roles else None
             claiming = None
+            shutdown = Shutdown(
+                parts,
+                control,
+                executor=executor,
+                caller=caller,
+                finisher=finisher,
+                heartbeat=heartbeat,
+                leader=leader,
+                freed=self._freed,
+                hurried=self._hurry,
+            )
             control.start()
             control.spawn("pulse", pulse.run)
             control.spawn("heartbeat", heartbeat.run)
@@ -200,7 +162,7 @@ class Daemon:
                     pulse,
                     grace=self.settings.shutdown_grace.total_seconds(),
                     patience=CANCEL_SECONDS,
-                    end=lambda: self._end_without_loop(control, heartbeat, leader),
+                    end=shutdown.without_loop,
                 )
                 control.spawn("last resort", self._last_resort.run)
             if "worker" in self.roles or "scheduler" in self.roles:
@@ -233,7 +195,12 @@ class Daemon:
                 _calm_the_collector()
             self.ready.set()
             await self._stop.wait()
-            await self._take_down(control, executor, caller, finisher, heartbeat, leader, claiming)
+            if not await shutdown.take_down(self._producer, claiming):
+                self.exit_code = 1
+            self.log.info("stopped", exit_code=self.exit_code)
+            if self.standalone and shutdown.left_behind:
+                # A thread cannot be stopped; a coroutine that swallows its cancellation would hold the loop.
+                os._exit(self.exit_code)
             writing.cancel()
 
     def _start_claiming(self, tasks: asyncio.TaskGroup, executor: Executor) -> asyncio.Task[None]:
@@ -264,92 +231,7 @@ class Daemon:
             on_lapse=self._on_lapse,
         )
 
-    async def _take_down(
-        self,
-        control: ControlThread,
-        executor: Executor,
-        caller: Caller,
-        finisher: Finisher,
-        heartbeat: Heartbeat,
-        leader: Leader | None,
-        claiming: asyncio.Task[None] | None,
-    ) -> None:
-        grace = self.settings.shutdown_grace.total_seconds()
-        if self._producer is not None:
-            self._producer.stop()
-        self.log.info("stopping", running=executor.busy, grace_seconds=grace)
-        if claiming is not None:
-            await asyncio.wait({claiming}, timeout=5)
-            claiming.cancel()
-        executor.give_back_held()
-        with contextlib.suppress(JobdError, TimeoutError):
-            await control.asked(heartbeat.stopping())
-        await control.stop("notifier", "leader", "maintenance")
-        await self._handlers_ended(executor, grace, hurried=self._hurry)
-        if executor.busy:
-            self.log.warning("stopping handlers that have not ended", running=executor.busy)
-            executor.stop_all(Stop.SHUTDOWN)
-            await self._handlers_ended(executor, CANCEL_SECONDS)
-        executor.leave()
-        threads_ended = await caller.close()
-        if not await finisher.drained(FLUSH_SECONDS):
-            self.exit_code = 1
-            self.log.error("results could not be written before the end", lost=len(finisher))
-        await control.stop("heartbeat", "watch", "pulse")
-        await self._goodbye(control, heartbeat, leader)
-        await control.stop("http", "tether")
-        with contextlib.suppress(JobdError):
-            await control.asked(self._parts.close_control_links())
-        await control.end()
-        await self._parts.close_work_links()
-        self.log.info("stopped", exit_code=self.exit_code)
-        if self.standalone and (not threads_ended or executor.abandoned):
-            # A thread cannot be stopped, and a coroutine that swallows its cancellation would hold the loop.
-            os._exit(self.exit_code)
-
-    async def _handlers_ended(
-        self, executor: Executor, seconds: float, *, hurried: asyncio.Event | None = None
-    ) -> None:
-        """Wait until no handler runs, for at most `seconds`, or until `hurried`."""
-
-        async def idle() -> None:
-            while executor.busy:
-                self._idle.clear()
-                await self._idle.wait()
-
-        waits = {asyncio.ensure_future(idle())}
-        if hurried is not None:
-            waits.add(asyncio.ensure_future(hurried.wait()))  # type: ignore[arg-type]
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-
-    async def _goodbye(self, control: ControlThread, heartbeat: Heartbeat, leader: Leader | None) -> None:
-        """Tell the database; without it the lease simply runs out."""
-
-        try:
-            await control.asked(self._farewell(heartbeat, leader))
-        except (JobdError, TimeoutError) as error:
-            self.log.warning("could not resign: the lease will run out by itself", detail=str(error))
-
     # Called on the control thread.
-
-    async def _farewell(self, heartbeat: Heartbeat, leader: Leader | None) -> None:
-        async with asyncio.timeout(3):
-            if leader is not None:
-                await leader.abdicate()
-            await heartbeat.resign()
-
-    async def _end_without_loop(
-        self, control: ControlThread, heartbeat: Heartbeat, leader: Leader | None
-    ) -> None:
-        """The work loop is blocked for good, and the process was told to end: hand all back, and go."""
-        running = [str(run.claim.id) for run in self._parts.holdings.runs() if run.active]
-        self.log.critical("told to end, but a handler blocks the loop; ending without it", running=running)
-        await control.stopped("heartbeat", "watch", "notifier", "leader", "maintenance")
-        with contextlib.suppress(JobdError, TimeoutError):
-            await self._farewell(heartbeat, leader)
-        os._exit(FENCED)
 
     def _on_work(self) -> None:
         if self._producer is not None:
@@ -384,7 +266,7 @@ class Daemon:
     def _slot_freed(self) -> None:
         if self._producer is not None:
             self._producer.slot_freed()
-        self._idle.set()
+        self._freed.set()
 
     def _durable(self) -> None:
         if self.until_idle and self._producer is not None:

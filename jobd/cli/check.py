@@ -153,7 +153,7 @@ async def _schema(database: Database, mode: str) -> str:
 
 
 def _application(jobs: Jobs, settings: Settings) -> str:
-    from jobd.assembly import add_built_in_handlers
+    from jobd.served import add_built_in_handlers
 
     own = len(jobs.registry)
     add_built_in_handlers(jobs, settings)
