@@ -1,8 +1,8 @@
-"""The places that are kept filled with children, and what they say together.
+"""The places that are kept filled with children, and how they are together.
 
 A place is a number, from 1 to `processes`; one child after the other may have it. Answers what
-`jobd.api.probes` asks of a daemon (`Condition`, `MetricsPage`), for all of them at once: not ready while
-one is not, totals over those that are and those that were.
+`jobd.api.probes` asks of a daemon (`Condition`) for all of them at once: not ready while one is not.
+Their numbers are on `page`.
 """
 
 from __future__ import annotations
@@ -14,21 +14,15 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, ProcessCollector
-
 from jobd import __version__
 from jobd.logs import line
-from jobd.metrics import encode
 from jobd.supervision.child import Child, Unanswered
 from jobd.supervision.ends import FAILED, End, Pauses, Verdict, judge, whole
 from jobd.supervision.handover import Plan
-from jobd.supervision.tether import HURRY, STOP, plain
-from jobd.supervision.totals import Totals, counter, gauge
+from jobd.supervision.page import ASK_SECONDS, Page
+from jobd.supervision.tether import HURRY, STOP
 
 logger = logging.getLogger("jobd.supervisor")
-
-ASK_SECONDS: Final = 3.0
-"""Below the limit of a probe: who answers in time is heard, whatever the others do."""
 
 LAST_SECONDS: Final = 60.0
 """How long a child may go on after its grace: cancelled handlers and an outage of the database take their
@@ -77,12 +71,8 @@ class Crew:
         self._ending = asyncio.Event()
         self._end_by: float | None = None
         self._fatal: int | None = None
-        self._totals = Totals()
-        self._present: Collection[Child | None] = ()
-        self._replaced = 0
-        self._own = CollectorRegistry()
-        ProcessCollector(registry=self._own)
         self.places = [Place(number) for number in range(1, plan.processes + 1)]
+        self.page = Page(self._children, wanted=plan.processes)
 
     async def run(self, *, complete: Callable[[], None]) -> int:
         """Keep all places filled until told to end; return the exit code of the whole.
@@ -173,15 +163,8 @@ class Crew:
         ]
 
     async def depths(self) -> Collection[Child | None]:
-        """Ask the children for their numbers; return those that answered.
-
-        One of them counts the queues, which takes the database's time: the first that works.
-        """
-        children = [child for child in self._children() if child.started]
-        answered = await asyncio.gather(
-            *[self._ask_metrics(child, depths=child is children[0]) for child in children]
-        )
-        return [child for child, answer in zip(children, answered, strict=True) if answer]
+        """Ask the children for their numbers; return those that answered, for the page."""
+        return await self.page.asked()
 
     def gauges(self) -> Mapping[str, float]:
         """None besides those of the children."""
@@ -206,25 +189,6 @@ class Crew:
             ],
         }
 
-    def render(
-        self, depths: Collection[Child | None] | None, gauges: Mapping[str, float], *, accept: str = ""
-    ) -> tuple[bytes, str]:
-        """The totals, as `jobd.metrics.Metrics.render` shows those of one process."""
-        working = sum(child.started for child in self._children())
-        own = [
-            *plain(self._own.collect()),
-            gauge(
-                "jobd_processes",
-                "Processes of this daemon: how many there should be, and how many work.",
-                [({"state": "wanted"}, len(self.places)), ({"state": "working"}, working)],
-            ),
-            counter(
-                "jobd_processes_replaced", "Processes that ended untold and were replaced.", self._replaced
-            ),
-        ]
-        self._totals.tell(None, own)
-        return encode(self._totals.families([None, *(depths or ())]), accept=accept)
-
     # The places.
 
     async def _keep(self, place: Place) -> None:
@@ -246,7 +210,7 @@ class Crew:
                     self.stop()
                 return
             pause = place.pauses.after(lived)
-            self._replaced += 1
+            self.page.replaced += 1
             place.vacancy = f"has ended ({end}) and is being replaced"
             logger.error(
                 line(
@@ -279,7 +243,7 @@ class Crew:
             child.stop(self._told)
         code = await child.run()
         place.child = None
-        self._totals.end(child)
+        self.page.ended(child)
         end = End(code=code, started=child.started, told=self.stopping, retired=child.retired_at is not None)
         return end, child.lived
 
@@ -290,7 +254,7 @@ class Crew:
                 worker = child.about.get("worker")
                 logger.info(line("process started", process=place.number, pid=child.pid, worker=worker))
             case "ended":
-                self._totals.tell(child, message["metrics"])
+                self.page.last(child, message["metrics"])
 
     async def _tell(self, complete: Callable[[], None]) -> None:
         for place in self.places:
@@ -309,15 +273,3 @@ class Crew:
             return list(await child.ask("unready", seconds=ASK_SECONDS))
         except Unanswered:
             return [f"does not answer (pid {child.pid})"]
-
-    async def _ask_metrics(self, child: Child, *, depths: bool) -> bool:
-        try:
-            told = await child.ask("metrics", seconds=ASK_SECONDS, depths=depths)
-        except Unanswered:
-            return False
-        if told is None:
-            return False
-        # Its last word, or its end, may have come in one breath with this answer, which is then the older.
-        if not child.said_last and any(other is child for other in self._children()):
-            self._totals.tell(child, told)
-        return True

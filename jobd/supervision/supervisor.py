@@ -44,7 +44,7 @@ async def _supervise(plan: Plan, environment: Mapping[str, str]) -> int:
         from jobd.api.probes import create_app
         from jobd.api.server import HttpServer
 
-        server = HttpServer(create_app(crew, crew), host=plan.http_host, port=plan.http_port)
+        server = HttpServer(create_app(crew, crew.page), host=plan.http_host, port=plan.http_port)
         server.bind()
     address = server.address if server else None
 

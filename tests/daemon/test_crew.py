@@ -232,7 +232,7 @@ serve(step=step)
 async def test_the_page_shows_how_many_processes_there_should_be_and_are(told: Told):
     async with crew_of("serve() if tether.process < 3 else time.sleep(1000)", processes=3) as (crew, _):
         await told.reach("process started", 2)
-        page = crew.render(await crew.depths(), crew.gauges())[0].decode()
+        page = await page_of(crew)
         assert 'jobd_processes{state="wanted"} 3.0' in page
         assert 'jobd_processes{state="working"} 2.0' in page
         assert json.loads(json.dumps(crew.describe()))["queues"] == ["default"]
@@ -261,7 +261,7 @@ def tell(id):
 
 
 async def page_of(crew: Crew) -> str:
-    return crew.render(await crew.depths(), crew.gauges())[0].decode()
+    return crew.page.render(await crew.depths(), crew.gauges())[0].decode()
 
 
 async def test_the_page_is_whole_without_a_process_that_ended_before_it_was_asked(told: Told):

@@ -376,7 +376,7 @@ def test_the_documentation_names_every_metric_and_no_other() -> None:
     page, _ = metrics.render([depth()], dict.fromkeys(GAUGES, 1.0))
     exposed = set(re.findall(r"^# TYPE (jobd_\w+)", page.decode(), flags=re.MULTILINE))
 
-    page, _ = supervisor().render(None, {})
+    page, _ = supervisor().page.render(None, {})
     exposed |= set(re.findall(r"^# TYPE (jobd_\w+)", page.decode(), flags=re.MULTILINE))
 
     documented = set(re.findall(r"^\| `(jobd_\w+)`", DOCS.read_text(), flags=re.MULTILINE))
