@@ -10,10 +10,11 @@ Every wait has a deadline, and says what it saw when it is over.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from jobd.events import Events
 
@@ -71,12 +72,28 @@ async def expect(
         forget()
 
 
+@overload
 async def eventually(
-    ask: Callable[[], Awaitable[T]], *, timeout: float = 10.0, until: Callable[[T], object] = bool
-) -> T:
-    """Ask again and again until the answer is true, or `until` says so; return it."""
+    ask: Callable[[], Awaitable[T]], *, timeout: float = ..., until: Callable[[T], object] = ...
+) -> T: ...
+
+
+@overload
+async def eventually(
+    ask: Callable[[], T], *, timeout: float = ..., until: Callable[[T], object] = ...
+) -> T: ...
+
+
+async def eventually(
+    ask: Callable[[], Any], *, timeout: float = 10.0, until: Callable[[Any], object] = bool
+) -> Any:
+    """Ask again and again until the answer, awaited or not, is true, or `until` says so; return it."""
     deadline = time.monotonic() + timeout
-    while not until(answer := await ask()):
+    while not until(answer := await answered(ask())):
         assert time.monotonic() < deadline, f"not within {timeout:g} s; the last answer was {answer!r}"
         await asyncio.sleep(POLL_SECONDS)
     return answer
+
+
+async def answered(answer: Any) -> Any:
+    return await answer if inspect.isawaitable(answer) else answer

@@ -56,10 +56,7 @@ class Told(logging.Handler):
         return [line for line in self.lines if line["event"] == event]
 
     async def reach(self, event: str, count: int = 1) -> dict[str, Any]:
-        async def found() -> list[dict[str, Any]]:
-            return self.of(event)
-
-        return (await eventually(found, until=lambda lines: len(lines) >= count))[count - 1]
+        return (await eventually(lambda: self.of(event), until=lambda lines: len(lines) >= count))[count - 1]
 
 
 @pytest.fixture
@@ -209,7 +206,7 @@ async def test_a_process_that_does_not_end_when_told_is_killed_in_the_end(told: 
 async def test_a_process_that_is_still_importing_is_ended_by_the_signal_itself(told: Told):
     async with crew_of("serve() if tether.process == 1 else time.sleep(1000)") as (crew, work):
         await told.reach("process started")
-        await eventually(lambda: asyncio.sleep(0, crew.places[1].child))
+        await eventually(lambda: crew.places[1].child)
         crew.stop()
         assert await asyncio.wait_for(asyncio.shield(work), 20) == 0
 

@@ -20,7 +20,7 @@ from jobd.ids import uuid7
 from tests.engine import process_jobs
 from tests.engine.running import ran
 from tests.factories import scalar
-from tests.signals import expect
+from tests.signals import eventually, expect
 
 
 async def test_a_plain_function_runs_in_a_thread_and_the_loop_goes_on(jobs: Jobs):
@@ -97,10 +97,7 @@ async def test_a_thread_can_report_progress_through_its_context(jobs: Jobs):
         id = uuid7()
         async with expect(jobs.events, JobFinished, id=id):
             await jobs.enqueue("reports", id=id)
-            job = await jobs.get(id)
-            async with asyncio.timeout(10):
-                while job.progress is None:
-                    job = await jobs.get(id)
+            job = await eventually(lambda: jobs.get(id), until=lambda job: job.progress is not None)
             looked.set()
     assert job.progress == {"fraction": 0.5, "note": "half"}
 
@@ -265,9 +262,6 @@ async def test_a_payload_that_does_not_fit_its_handler_is_a_failure_that_names_t
         id = await scalar(
             link, """select id from jobd.enqueue(kind => 'typed', payload => '{"n": "many"}')"""
         )
-        job = await jobs.get(id)
-        async with asyncio.timeout(10):
-            while not job.errors:
-                job = await jobs.get(id)
+        job = await eventually(lambda: jobs.get(id), until=lambda job: job.errors)
     assert job.errors[0]["type"].endswith("PayloadError")
     assert "$.n" in job.errors[0]["message"]

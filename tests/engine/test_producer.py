@@ -228,14 +228,10 @@ async def test_a_backlog_does_not_keep_victims_of_a_crash_out(jobs: Jobs, link: 
 
     await make_jobs(link, 3000, kind="plain", run_at=datetime.now(UTC) - timedelta(hours=1))
     async with jobs.running(concurrency=2):
-        await eventually(lambda: nothing(len(order)), until=lambda begun: begun > 100)
+        await eventually(lambda: len(order), until=lambda begun: begun > 100)
         await make_jobs(link, 4, kind="victim", crashes=1)
-        await eventually(lambda: nothing(order.count("victim")), until=lambda begun: begun == 4)
+        await eventually(lambda: order.count("victim"), until=lambda begun: begun == 4)
         assert order.count("plain") < 3000
-
-
-async def nothing(value: int) -> int:
-    return value
 
 
 async def test_a_slot_that_is_free_takes_what_another_queue_has(jobs: Jobs, link: Link):
@@ -251,6 +247,6 @@ async def test_a_slot_that_is_free_takes_what_another_queue_has(jobs: Jobs, link
 
     await make_jobs(link, 5, queue="a", kind="in_a", payload={"name": "a"})
     async with jobs.running(concurrency=2, poll_interval="1h"):
-        await eventually(lambda: nothing(len(begun)), until=lambda count: count == 2)
+        await eventually(lambda: len(begun), until=lambda count: count == 2)
         let_go.set()
-        await eventually(lambda: nothing(len(begun)), until=lambda count: count == 5)
+        await eventually(lambda: len(begun), until=lambda count: count == 5)

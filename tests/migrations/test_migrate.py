@@ -157,10 +157,11 @@ async def test_a_migration_polls_for_the_lock_and_never_waits_in_it(
     await holder.execute(f"select pg_advisory_xact_lock({LOCK})")
     task = asyncio.create_task(migrate(empty_database_url))
     seen: set[int] = set()
-    while len(seen) < 4:
-        rows = await session.fetch("select pid from pg_stat_activity where application_name = 'jobd'")
-        seen |= {row["pid"] for row in rows}
-        assert not await session.fetchval("select count(*) from pg_locks where not granted")
+    async with asyncio.timeout(20):
+        while len(seen) < 4:
+            rows = await session.fetch("select pid from pg_stat_activity where application_name = 'jobd'")
+            seen |= {row["pid"] for row in rows}
+            assert not await session.fetchval("select count(*) from pg_locks where not granted")
     assert not task.done()
     await holder.close()
     assert await task == [f"{migration.version:04}_{migration.name}" for migration in migrations()]

@@ -27,6 +27,7 @@ from jobd.registry import Registry
 from jobd.sql import Block
 from jobd.store import Store
 from tests.factories import assert_consistent
+from tests.signals import eventually
 
 T = TypeVar("T")
 
@@ -93,11 +94,12 @@ class Held:
     async def until_it_blocks(self, call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Begin `call` and return once it waits for a lock of this transaction."""
         task = asyncio.create_task(call)
-        while not await self._observer.fetchval(
-            "select count(*) from pg_stat_activity where $1 = any (pg_blocking_pids(pid))",
-            self._session.get_server_pid(),
-        ):
-            assert not task.done(), f"did not wait for the lock: {task}"
+        waiting = "select count(*) from pg_stat_activity where $1 = any (pg_blocking_pids(pid))"
+        pid = self._session.get_server_pid()
+        await eventually(
+            lambda: self._observer.fetchval(waiting, pid), until=lambda count: count or task.done()
+        )
+        assert not task.done(), f"did not wait for the lock: {task}"
         return task
 
     async def commit_under(self, call: Coroutine[Any, Any, T]) -> T:

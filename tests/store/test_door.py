@@ -22,6 +22,7 @@ from jobd.errors import (
 from jobd.pool import Pool
 from jobd.sql import Block
 from tests.factories import query, scalar
+from tests.signals import eventually
 
 SLEEP = "select 1 from pg_sleep(100) /* the sleeper */"
 
@@ -47,17 +48,13 @@ def either(request: pytest.FixtureRequest, door: Link, pool: Pool) -> Executes:
 
 async def backend_asleep(observer: asyncpg.Connection[Record]) -> int:
     """The process that runs SLEEP, once it does."""
-    while True:
-        pid = await observer.fetchval(
-            "select pid from pg_stat_activity where query like '%the sleeper%' and wait_event = 'PgSleep'"
-        )
-        if pid is not None:
-            return int(pid)
+    asleep = "select pid from pg_stat_activity where query like '%the sleeper%' and wait_event = 'PgSleep'"
+    return int(await eventually(lambda: observer.fetchval(asleep)))
 
 
 async def none_asleep(observer: asyncpg.Connection[Record]) -> None:
-    while await observer.fetchval("select 1 from pg_stat_activity where wait_event = 'PgSleep'"):
-        pass
+    asleep = "select 1 from pg_stat_activity where wait_event = 'PgSleep'"
+    await eventually(lambda: observer.fetchval(asleep), until=lambda one: one is None)
 
 
 async def test_a_connection_that_was_cut_is_opened_again(
@@ -75,8 +72,8 @@ async def test_a_connection_that_was_cut_while_nobody_used_it_is_opened_again(
 ):
     pid = await scalar(door, "select pg_backend_pid()")
     await observer.execute("select pg_terminate_backend($1)", pid)
-    while await observer.fetchval("select 1 from pg_stat_activity where pid = $1", pid):
-        pass
+    there = "select 1 from pg_stat_activity where pid = $1"
+    await eventually(lambda: observer.fetchval(there, pid), until=lambda one: one is None)
     with contextlib.suppress(DatabaseUnavailable):  # the first to use it may be the one to find out
         await query(door, "select 1")
     assert await scalar(door, "select pg_backend_pid()") != pid

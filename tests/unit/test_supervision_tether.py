@@ -99,9 +99,9 @@ async def test_orders_are_obeyed_before_there_is_a_daemon_that_could_answer(line
     assert await line.hear() == {"say": "here"}
     line.say(ask="stalled", id=1)
     line.say(stop=STOP)
-    await eventually(lambda: asyncio.sleep(0, len(steps)), until=lambda count: count == 1)
+    await eventually(lambda: len(steps), until=lambda count: count == 1)
     line.say(stop=HURRY)
-    await eventually(lambda: asyncio.sleep(0, len(steps)), until=lambda count: count == 2)
+    await eventually(lambda: len(steps), until=lambda count: count == 2)
 
 
 async def test_the_end_of_the_line_is_an_order_to_stop(line: Line) -> None:
@@ -109,7 +109,7 @@ async def test_the_end_of_the_line_is_an_order_to_stop(line: Line) -> None:
     line.listen(step)
     await line.hear()
     line.close()
-    await eventually(lambda: asyncio.sleep(0, len(steps)), until=lambda count: count == 1)
+    await eventually(lambda: len(steps), until=lambda count: count == 1)
 
 
 async def test_questions_are_answered_while_the_daemon_works(line: Line) -> None:
