@@ -6,6 +6,7 @@ The other half of what `jobd.api.probes` asks, its `MetricsPage`; `Crew` is the 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
@@ -44,17 +45,22 @@ class Page:
     async def asked(self) -> Collection[Child | None]:
         """Ask the children for their numbers; return those that answered.
 
-        One of them counts the queues, which takes the database's time: the first that works.
+        One of them counts the queues, which takes the database's time: the first that works. Another one
+        does if that one ends meanwhile.
         """
+        due = time.monotonic() + ASK_SECONDS
         children = [child for child in self._children() if child.started]
-        answered = await asyncio.gather(
-            *[self._ask(child, depths=child is children[0]) for child in children]
+        answers = await asyncio.gather(
+            *[self._ask(child, due=due, depths=child is children[0]) for child in children]
         )
-        return [child for child, answer in zip(children, answered, strict=True) if answer]
+        answered = [child for child, answer in zip(children, answers, strict=True) if answer]
+        if answered and answered[0] is not children[0]:
+            await self._ask(answered[0], due=due, depths=True)
+        return answered
 
-    async def _ask(self, child: Child, *, depths: bool) -> bool:
+    async def _ask(self, child: Child, *, due: float, depths: bool) -> bool:
         try:
-            told = await child.ask("metrics", seconds=ASK_SECONDS, depths=depths)
+            told = await child.ask("metrics", seconds=due - time.monotonic(), depths=depths)
         except Unanswered:
             return False
         if told is None:
