@@ -9,19 +9,30 @@ import sys
 import time
 import traceback
 
+import psycopg
+
 from benchmarks.bench import Bench, OutOfTime
+from benchmarks.contestant import names, stores
 from benchmarks.machine import description
 from benchmarks.options import Options, parse
 from benchmarks.report import markdown
 from benchmarks.results import Results
+from benchmarks.venvs import Missing
 from benchmarks.verdicts import verdicts
+from jobd.errors import ConfigError
 
 
 def main() -> None:
     options = parse()
     # So that `timeout` and a service manager leave no server behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    results = run(options)
+    try:
+        results = run(options)
+    except (ConfigError, Missing, psycopg.Error) as error:
+        sys.exit(
+            f"python -m benchmarks: no server could be used, and none was left behind: {error}\n"
+            "Wait for a run that uses the same --cache; delete that folder where there is none."
+        )
     table = write(results, options)
     if importlib.util.find_spec("matplotlib"):
         from benchmarks.charts import draw
@@ -46,17 +57,21 @@ def run(options: Options) -> Results:
     bench = Bench(options)
     started = time.time()
     try:
+        bench.prepare()
         bench.results.environment = {
             "run": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started)),
-            "command": "python -m benchmarks " + " ".join(sys.argv[1:]),
+            "command": " ".join(["python -m benchmarks", *options.told]),
             **description(),
             **bench.servers(),
             "rounds": options.rounds,
             "pairs": options.sizes.pairs,
+            "growth finished": options.sizes.growth_finished,
             "contestants": {
                 each.name: " ".join(each.about.pins) or "this tree" for each in bench.contestants
             },
-            "stores": {each.name: each.about.store for each in bench.contestants},
+            "Python": {each.name: each.python for each in bench.contestants},
+            "stores": stores(),
+            "left out": {name: "--contestants" for name in names() if name not in options.contestants},
         }
         for workload in options.workloads:
             _one(bench, workload)
@@ -80,7 +95,7 @@ def _one(bench: Bench, workload: str) -> None:
         raise
     except Exception as error:
         traceback.print_exc()
-        bench.note(f"{workload}: broken: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+        bench.note(f"{workload}: broken: {type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":
