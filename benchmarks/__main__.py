@@ -28,11 +28,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         results = run(options)
-    except (ConfigError, Missing, psycopg.Error) as error:
-        sys.exit(
-            f"python -m benchmarks: no server could be used, and none was left behind: {error}\n"
-            "Wait for a run that uses the same --cache; delete that folder where there is none."
-        )
+    except Missing as error:
+        sys.exit(f"python -m benchmarks: {error}")
     table = write(results, options)
     if importlib.util.find_spec("matplotlib"):
         from benchmarks.charts import draw
@@ -57,7 +54,7 @@ def run(options: Options) -> Results:
     bench = Bench(options)
     started = time.time()
     try:
-        bench.prepare()
+        _prepare(bench)
         bench.results.environment = {
             "run": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started)),
             "command": " ".join(["python -m benchmarks", *options.told]),
@@ -71,7 +68,7 @@ def run(options: Options) -> Results:
             },
             "Python": {each.name: each.python for each in bench.contestants},
             "stores": stores(),
-            "left out": {name: "--contestants" for name in names() if name not in options.contestants},
+            "left out": [name for name in names() if name not in options.contestants],
         }
         for workload in options.workloads:
             _one(bench, workload)
@@ -84,6 +81,18 @@ def run(options: Options) -> Results:
         bench.close()
     bench.results.environment["minutes"] = round((time.time() - started) / 60, 1)
     return bench.results
+
+
+def _prepare(bench: Bench) -> None:
+    """Raises Missing, with what to do about it, where there is no server to measure on."""
+    try:
+        bench.prepare()
+    except (ConfigError, OSError, psycopg.Error) as error:
+        raise Missing(
+            f"no server to measure on, and none was left behind: {error}\n"
+            f"Is another run using {bench.options.cache}? Then wait for it, or give another --cache."
+            " Else delete that folder and run again."
+        ) from error
 
 
 def _one(bench: Bench, workload: str) -> None:

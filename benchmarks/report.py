@@ -69,9 +69,9 @@ def markdown(results: Results, verdicts: Sequence[Verdict]) -> str:
     lines = ["# Benchmarks", ""]
     for name, value in results.environment.items():
         pairs = value.items() if isinstance(value, dict) else ()
-        if value == {}:
-            continue
-        lines.append(f"- {name}: {', '.join(f'{key} {each}' for key, each in pairs) or value}")
+        told = ", ".join(value if isinstance(value, list) else [f"{key} {each}" for key, each in pairs])
+        if told or not isinstance(value, (dict, list)):
+            lines.append(f"- {name}: {told or value}")
     lines += ["", "Medians of the rounds, least and most in brackets where they differ.", ""]
     for workload, columns in COLUMNS.items():
         samples = [sample for sample in results.samples if sample.workload == workload]

@@ -121,7 +121,7 @@ class Best:
 
 def best(results: Results, workload: str, names: Sequence[str], metric: str, *, least: bool = False) -> Best:
     """The best of several; those that this run was told to leave out do not count, but are named."""
-    unasked = results.environment.get("left out", {})
+    unasked = results.environment.get("left out", [])
     medians = {name: results.median(workload, name, metric) for name in names if name not in unasked}
     known = {name: value for name, value in medians.items() if value is not None}
     if missing := sorted(medians.keys() - known.keys()):
@@ -129,7 +129,7 @@ def best(results: Results, workload: str, names: Sequence[str], metric: str, *, 
     if not known:
         return Best(None, None, "none of them was asked for")
     name = (min if least else max)(known, key=lambda each: known[each])
-    without = sorted(unasked.keys() & set(names))
+    without = sorted(set(unasked) & set(names))
     told = f"; {name}" + (f", without {', '.join(without)} (--contestants)" if without else "")
     return Best(name, known[name], told if len(names) > 1 else "")
 

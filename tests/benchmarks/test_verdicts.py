@@ -113,7 +113,7 @@ def test_a_bar_over_a_group_needs_a_figure_of_each():
 
 def test_a_rival_left_out_on_purpose_is_named():
     stores = {"jobd": "postgresql", "saq": "redis", "taskiq": "redis"}
-    environment = {"stores": stores, "left out": {"taskiq": "--contestants"}}
+    environment = {"stores": stores, "left out": ["taskiq"]}
     samples = [drained("jobd", 30_000), drained("saq", 1_000)]
     results = Results(environment=environment, samples=samples)
     judged = {verdict.bar: verdict for verdict in verdicts(results)}

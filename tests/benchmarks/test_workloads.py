@@ -14,7 +14,7 @@ from benchmarks.workloads.latency import WARM_UP, Stamp, between, rate
 from benchmarks.workloads.snapshot import quarter_rates, quarter_rates_of_curve
 
 
-@pytest.mark.parametrize(("rate", "size"), [(6, 1_000), (490, 2_000), (4_400, 20_000), (55_000, 100_000)])
+@pytest.mark.parametrize(("rate", "size"), [(6, 1_000), (490, 3_000), (4_400, 30_000), (55_000, 100_000)])
 def test_slow_contestants_drain_fewer_jobs(rate: float, size: int):
     assert size_for(rate, seconds=10, most=100_000) == size
 
