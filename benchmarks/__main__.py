@@ -9,19 +9,27 @@ import sys
 import time
 import traceback
 
+import psycopg
+
 from benchmarks.bench import Bench, OutOfTime
+from benchmarks.contestant import names, stores
 from benchmarks.machine import description
 from benchmarks.options import Options, parse
 from benchmarks.report import markdown
 from benchmarks.results import Results
+from benchmarks.venvs import Missing
 from benchmarks.verdicts import verdicts
+from jobd.errors import ConfigError
 
 
 def main() -> None:
     options = parse()
     # So that `timeout` and a service manager leave no server behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    results = run(options)
+    try:
+        results = run(options)
+    except Missing as error:
+        sys.exit(f"python -m benchmarks: {error}")
     table = write(results, options)
     if importlib.util.find_spec("matplotlib"):
         from benchmarks.charts import draw
@@ -46,17 +54,21 @@ def run(options: Options) -> Results:
     bench = Bench(options)
     started = time.time()
     try:
+        _prepare(bench)
         bench.results.environment = {
             "run": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started)),
-            "command": "python -m benchmarks " + " ".join(sys.argv[1:]),
+            "command": " ".join(["python -m benchmarks", *options.told]),
             **description(),
             **bench.servers(),
             "rounds": options.rounds,
             "pairs": options.sizes.pairs,
+            "growth finished": options.sizes.growth_finished,
             "contestants": {
                 each.name: " ".join(each.about.pins) or "this tree" for each in bench.contestants
             },
-            "stores": {each.name: each.about.store for each in bench.contestants},
+            "Python": {each.name: each.python for each in bench.contestants},
+            "stores": stores(),
+            "left out": [name for name in names() if name not in options.contestants],
         }
         for workload in options.workloads:
             _one(bench, workload)
@@ -71,6 +83,18 @@ def run(options: Options) -> Results:
     return bench.results
 
 
+def _prepare(bench: Bench) -> None:
+    """Raises Missing, with what to do about it, where there is no server to measure on."""
+    try:
+        bench.prepare()
+    except (ConfigError, OSError, psycopg.Error) as error:
+        raise Missing(
+            f"no server to measure on, and none was left behind: {error}\n"
+            f"Is another run using {bench.options.cache}? Then wait for it, or give another --cache."
+            " Else delete that folder and run again."
+        ) from error
+
+
 def _one(bench: Bench, workload: str) -> None:
     """A workload that breaks takes no other with it: hours of measuring stand behind it."""
     bench.check_time()
@@ -80,7 +104,7 @@ def _one(bench: Bench, workload: str) -> None:
         raise
     except Exception as error:
         traceback.print_exc()
-        bench.note(f"{workload}: broken: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+        bench.note(f"{workload}: broken: {type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -8,13 +8,15 @@ A contestant that fails is noted, left out of the rest of that workload and trie
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks import venvs
 from benchmarks.contestant import FOLDER, OWN, Contestant, Failed, Running, Unsupported, declared
@@ -22,6 +24,7 @@ from benchmarks.options import QUICK_SECONDS, Options
 from benchmarks.results import Results, Sample, Walk
 from benchmarks.servers import Postgres, Redis
 from benchmarks.store import PostgresStore, RedisStore
+from benchmarks.wording import public
 
 
 @dataclass(frozen=True)
@@ -35,23 +38,42 @@ class Case:
         return f"{self.contestant.name} {self.variant}".strip()
 
 
+@dataclass(frozen=True)
+class Pilot:
+    """What a contestant does in a second, roughly; infinite where it was over before the first look."""
+
+    enqueue_per_second: float
+    drain_per_second: float
+
+
 class OutOfTime(Exception):
     """--quick has used its five minutes."""
 
 
 class Bench:
-    """The servers and contestants of one run; close() stops them."""
+    """The servers and contestants of one run: prepare() starts them, close() stops whatever runs by then."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.sizes = options.sizes
         self.results = Results()
-        # How many jobs a rival drains, once a pilot has told (workloads/drain.py).
-        self.drain_jobs: dict[str, int] = {}
+        # What the pilots have told (workloads/drain.py).
+        self.pilots: dict[str, Pilot] = {}
+        self.contestants: list[Contestant] = []
+        self._described: dict[str, dict[str, Any]] = {}
+        self._installed: set[str] = set()
         self._started = time.monotonic()
         self._postgres: Postgres | None = None
         self._redis: Redis | None = None
-        self.contestants = [made for name in options.contestants if (made := self._made(name))]
+
+    def prepare(self) -> None:
+        """Make the environments and start the servers that they need.
+
+        A contestant whose environment or server cannot be had is left out, with a note. Raises ConfigError
+        when PostgreSQL does not start.
+        """
+        self.postgres  # noqa: B018 - without it there is nothing to measure
+        self.contestants = [made for name in self.options.contestants if (made := self._made(name))]
         # Making environments is not part of the five minutes.
         self._started = time.monotonic()
 
@@ -67,10 +89,11 @@ class Bench:
                 assert about.python is not None
                 self.say(f"{name}: {', '.join(about.pins)}")
                 executable = venvs.rival(name, pins=about.pins, python=about.python, cache=self.options.cache)
+            version = venvs.version(Path(executable))
         except (venvs.Missing, ValueError) as error:
-            self.note(f"{name} left out: {error}")
+            self.note(f"{name} left out: {error}", details=getattr(error, "details", ""))
             return None
-        return Contestant(name, about, Path(executable))
+        return Contestant(name, about, Path(executable), version)
 
     @property
     def contenders(self) -> list[Contestant]:
@@ -78,6 +101,11 @@ class Bench:
         if not self.options.quick:
             return self.contestants
         return [each for each in self.contestants if each.name in OWN]
+
+    @property
+    def rivals(self) -> list[Contestant]:
+        """The contenders that are not ours."""
+        return [each for each in self.contenders if each.name not in OWN]
 
     @property
     def postgres(self) -> Postgres:
@@ -98,11 +126,11 @@ class Bench:
     def say(self, text: str) -> None:
         print(f"{time.monotonic() - self._started:6.0f} s  {text}", file=sys.stderr, flush=True)
 
-    def note(self, text: str) -> None:
-        """A line under the tables."""
-        self.say(text)
-        if text not in self.results.notes:
-            self.results.notes.append(text)
+    def note(self, text: str, *, details: str = "") -> None:
+        """A line under the tables; `details`, and what tells of this machine, for the terminal alone."""
+        self.say("\n".join(filter(None, (text, details))))
+        if (told := public(text)) not in self.results.notes:
+            self.results.notes.append(told)
 
     def check_time(self) -> None:
         """Raise OutOfTime when too little of the five minutes is left to begin something."""
@@ -111,24 +139,33 @@ class Bench:
 
     @contextmanager
     def store(
-        self, contestant: Contestant, *, database: str = "bench", template: str | None = None
+        self, contestant: Contestant, *, database: str = "bench"
     ) -> Iterator[PostgresStore | RedisStore]:
-        """A fresh store, installed; or a copy of database `template`."""
+        """A fresh store, installed: in PostgreSQL a copy of what was installed once."""
         if contestant.about.store == "redis":
             self.redis.command("FLUSHALL")
             contestant.run("install", url=self.redis.url)
-            yield RedisStore(self.redis, contestant)
+            yield RedisStore(self.redis, self._describe(contestant, self.redis.url))
             return
-        url = self.postgres.fresh(database, template=template or "template1")
-        if template is None:
-            contestant.run("install", url=url)
+        template = f"bench_of_{contestant.name}"
+        if contestant.name not in self._installed:
+            contestant.run("install", url=self.postgres.fresh(template))
+            self._installed.add(contestant.name)
+        self.postgres.fresh(database, template=template)
         with self.open(contestant, database=database) as store:
             yield store
+
+    def _describe(self, contestant: Contestant, url: str) -> dict[str, Any]:
+        """Asked once: it is the same for every store."""
+        if contestant.name not in self._described:
+            self._described[contestant.name] = contestant.run("describe", url=url)
+        return self._described[contestant.name]
 
     @contextmanager
     def open(self, contestant: Contestant, *, database: str) -> Iterator[PostgresStore]:
         """A database that is there already."""
-        store = PostgresStore(self.postgres, database, contestant)
+        described = self._describe(contestant, self.postgres.url(database))
+        store = PostgresStore(self.postgres, database, described)
         try:
             yield store
         finally:
@@ -177,11 +214,40 @@ class Bench:
                     self.note(f"{workload}, {case}: not supported ({error})")
                 except Failed as error:
                     left_out.add(str(case))
-                    self.note(f"{workload}, {case}: failed: {error}")
+                    self.note(f"{workload}, {case}: failed: {error}", details=error.details)
                 else:
-                    sample = Sample(workload, case.contestant.name, case.variant, number + 1, metrics)
-                    self.results.samples.append(sample)
-                    self.say(f"{workload} {case}: " + ", ".join(f"{k} {v:,.4g}" for k, v in metrics.items()))
+                    self.keep(workload, case, number + 1, metrics)
+
+    def keep(self, workload: str, case: Case, number: int, metrics: Mapping[str, float]) -> None:
+        """Add a sample to the results."""
+        self.results.samples.append(
+            Sample(workload, case.contestant.name, case.variant, number, dict(metrics))
+        )
+        self.say(f"{workload} {case}: " + ", ".join(f"{k} {v:,.4g}" for k, v in metrics.items()))
+
+    def pairs(
+        self,
+        bar: str,
+        workload: str,
+        cases: tuple[Case, Case],
+        measure: Callable[[Case], Mapping[str, float]],
+        metric: str,
+    ) -> None:
+        """A walk of two cases of one workload whose measurements are its samples too.
+
+        Without pairs, rounds instead: nothing is measured twice.
+        """
+        if not self.sizes.pairs:
+            self.rounds(workload, cases, measure)
+            return
+        numbers = {case: itertools.count(1) for case in cases}
+
+        def one(case: Case) -> float:
+            metrics = measure(case)
+            self.keep(workload, case, next(numbers[case]), metrics)
+            return metrics[metric]
+
+        self.walk(bar, lambda: one(cases[0]), lambda: one(cases[1]))
 
     def walk(self, bar: str, a: Callable[[], float], b: Callable[[], float]) -> None:
         """Measure A and B in ABBA order, as many pairs as the run's sizes say; none with --quick."""
@@ -192,7 +258,7 @@ class Bench:
                     order.append((letter, (a if letter == "A" else b)()))
                 self.say(f"{bar} pair {number + 1}: " + ", ".join(f"{x} {y:,.4g}" for x, y in order[-2:]))
         except (Failed, Unsupported) as error:
-            self.note(f"{bar}: failed: {error}")
+            self.note(f"{bar}: failed: {error}", details=getattr(error, "details", ""))
             order = order[: len(order) // 2 * 2]
         if order:
             self.results.walks.append(Walk(bar, tuple(order)))
@@ -204,11 +270,12 @@ class Bench:
 
     def close(self) -> None:
         """Stop the servers, and delete their data unless --keep says otherwise."""
-        for server in (self._postgres, self._redis):
-            if server is not None:
-                server.stop()
-        if not self.options.keep:
-            self._forget()
+        with ExitStack() as ending:
+            if not self.options.keep:
+                ending.callback(self._forget)
+            for server in (self._postgres, self._redis):
+                if server is not None:
+                    ending.callback(server.stop)
 
     def _forget(self) -> None:
         for name in ("postgres", "redis"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from math import comb
 
@@ -37,10 +36,3 @@ def upper_bound(values: Sequence[float], confidence: float = CONFIDENCE) -> floa
     """The same from above."""
     bound = lower_bound([-value for value in values], confidence)
     return None if bound is None else -bound
-
-
-def slope(points: Sequence[tuple[float, float]]) -> float:
-    """How fast the second coordinate grows with the first, by least squares; 0.0 for one point or none."""
-    if len(points) < 2:
-        return 0.0
-    return statistics.linear_regression([x for x, _ in points], [y for _, y in points]).slope

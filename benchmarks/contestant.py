@@ -11,11 +11,14 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import machine
 from benchmarks.venvs import ROOT
 
 FOLDER = ROOT / "benchmarks" / "contestants"
@@ -30,7 +33,14 @@ class Unsupported(Exception):
 
 
 class Failed(Exception):
-    """A contestant's program ended with an error, or did not get on."""
+    """A contestant's program ended with an error, or did not get on.
+
+    `details` are the last lines it wrote, for the terminal and not for the report.
+    """
+
+    def __init__(self, message: str, *, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,11 @@ def names() -> list[str]:
     return [*OWN, *rivals]
 
 
+def stores() -> dict[str, str]:
+    """Where each of them keeps its jobs, whoever is measured: what a bar over all of them is about."""
+    return {name: declared((FOLDER / f"{name}.py").read_text()).store for name in names()}
+
+
 @dataclass(frozen=True, eq=False)
 class Contestant:
     """Runs the verbs of one program against one store."""
@@ -76,6 +91,7 @@ class Contestant:
     name: str
     about: Declared
     interpreter: Path
+    python: str  # its version
 
     @property
     def durable(self) -> bool:
@@ -109,7 +125,7 @@ class Contestant:
             text=True,
             cwd=ROOT,
             env=self._environment(url, environment),
-            start_new_session=True,  # so that kill() reaches what it started
+            start_new_session=True,  # by which kill() finds what it started
         )
         return Running(self, verb, process, errors)
 
@@ -132,7 +148,8 @@ class Contestant:
         if code == 2:
             raise Unsupported(said[-1] if said else f"{self.name} has no {verb}")
         if code != 0:
-            raise Failed(f"{self.name} {verb} ended with code {code}: " + " | ".join(said[-4:]))
+            last = said[-1] if said else "nothing was said"
+            raise Failed(f"{self.name} {verb} ended with code {code}: {last}", details="\n".join(said[-20:]))
         lines = output.strip().splitlines()
         try:
             answer = json.loads(lines[-1])
@@ -175,7 +192,12 @@ class Running:
         return self.contestant._answer(self.verb, self.process.returncode, output, self.errors)
 
     def kill(self) -> None:
-        """End it, whatever it does; for the way out of an error."""
-        if self.process.poll() is None:
-            os.killpg(self.pid, signal.SIGKILL)
-            self.process.communicate()
+        """End it and whatever it started, in process groups of their own too; for the way out of an error."""
+        while left := machine.session(self.pid):
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self.process.wait()

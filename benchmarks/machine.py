@@ -18,28 +18,24 @@ def cpu_seconds(root: int, *, without: frozenset[int] = frozenset()) -> float:
     return sum(sum(stat.times) for pid, stat in _tree(root).items() if pid not in without) / TICK
 
 
-def resident_mb(root: int) -> float:
-    """Resident memory of a process and all below it, shared pages counted for each."""
-    total = 0
-    for pid in _tree(root):
-        try:
-            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return total * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
 class Stat:
     """The fields of /proc/PID/stat that count here."""
 
     def __init__(self, text: str) -> None:
         # The name may hold spaces and parentheses: what counts starts behind the last one.
         fields = text[text.rindex(")") + 2 :].split()
+        self.ended = fields[0] in "ZX"
         self.parent = int(fields[1])
+        self.session = int(fields[3])
         self.times = tuple(int(field) for field in fields[11:15])  # utime, stime, cutime, cstime
 
 
-def _tree(root: int) -> dict[int, Stat]:
+def session(leader: int) -> list[int]:
+    """The processes that run in the session that `leader` began, process groups of their own included."""
+    return [pid for pid, stat in _everybody().items() if stat.session == leader and not stat.ended]
+
+
+def _everybody() -> dict[int, Stat]:
     stats: dict[int, Stat] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -47,6 +43,11 @@ def _tree(root: int) -> dict[int, Stat]:
                 stats[int(entry)] = Stat(Path(f"/proc/{entry}/stat").read_text())
             except (FileNotFoundError, ProcessLookupError):
                 continue
+    return stats
+
+
+def _tree(root: int) -> dict[int, Stat]:
+    stats = _everybody()
     found = {root} & stats.keys()
     fresh = found
     while fresh:
@@ -71,5 +72,4 @@ def description() -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "memory": f"{memory} GiB",
         "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,19 +23,23 @@ class Sizes:
 
     drain_jobs: int = 100_000
     # A contestant drains fewer jobs where those would take it longer.
-    drain_seconds: float = 10
-    latency_jobs: int = 200
+    drain_seconds: float = 5
+    latency_jobs: int = 150
     offered_rate: int = 1_000
-    offered_seconds: float = 10
-    steady_seconds: float = 10
-    producers_seconds: float = 8
+    offered_seconds: float = 4
+    steady_seconds: float = 6
+    rival_steady_seconds: float = 3
+    producers_seconds: float = 4
     backlog_jobs: int = 100_000
     backlog_scheduled: int = 1_000_000
     backlog_finished: int = 5_000_000
     snapshot_jobs: int = 200_000
+    # Of backlog and snapshot a rival gets this part, and one in Redis what it enqueues in so many seconds.
+    rival_share: int = 10
+    rival_seconds: float = 5
     bulk_jobs: int = 1_000_000
-    processes_jobs: int = 2_000
-    fleet_jobs: int = 100_000
+    processes_jobs: int = 1_000
+    fleet_jobs: int = 200_000
     growth_few: int = 1_000
     growth_many: int = 10_000_000
     growth_finished: int = 5_000_000
@@ -46,7 +52,7 @@ QUICK = Sizes(
     latency_jobs=40,
     offered_seconds=3,
     steady_seconds=3,
-    producers_seconds=3,
+    producers_seconds=2,
     backlog_jobs=20_000,
     backlog_scheduled=100_000,
     backlog_finished=200_000,
@@ -75,6 +81,7 @@ class Options:
     results: Path
     print_json: bool
     keep: bool
+    told: tuple[str, ...]  # the command line, without folders of this machine
 
 
 def parse(arguments: list[str] | None = None) -> Options:
@@ -126,7 +133,19 @@ def parse(arguments: list[str] | None = None) -> Options:
         results=(given.results / "quick" if given.quick else given.results).absolute(),
         print_json=given.json,
         keep=given.keep,
+        told=_without_folders(sys.argv[1:] if arguments is None else arguments),
     )
+
+
+def _without_folders(arguments: Sequence[str]) -> tuple[str, ...]:
+    told = []
+    words = iter(arguments)
+    for word in words:
+        if word in ("--results", "--cache"):
+            next(words, None)
+        elif not word.startswith(("--results=", "--cache=")):
+            told.append(word)
+    return tuple(told)
 
 
 def _chosen(

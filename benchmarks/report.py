@@ -26,21 +26,24 @@ COLUMNS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("p99_ms", "idle p99 ms", ".2f"),
         ("offered_p50_ms", "offered p50 ms", ".2f"),
         ("offered_p99_ms", "offered p99 ms", ".2f"),
-        ("offered_per_second", "started of offered jobs/s", ",.0f"),
+        ("offered_per_second", "offered jobs/s", ",.0f"),
     ),
     "steady": (
         ("completed_per_second", "completed jobs/s", ",.0f"),
         ("produced_per_second", "produced jobs/s", ",.0f"),
-        ("backlog_slope", "backlog growth, of the rate", ".3f"),
+        ("backlog_slope", "left at the end, of the produced", ".3f"),
     ),
-    "producers": (("enqueued_per_second", "single enqueues/s of ten connections", ",.0f"),),
+    "producers": (("enqueued_per_second", "single enqueues/s, ten at a time", ",.0f"),),
     "backlog": (
+        ("scheduled", "scheduled", ",.0f"),
+        ("finished", "finished", ",.0f"),
         ("jobs", "jobs", ",.0f"),
         ("drain_per_second", "drain jobs/s", ",.0f"),
         ("worker_us", "worker CPU us a job", ",.0f"),
         ("database_us", "database CPU us a job", ",.0f"),
     ),
     "snapshot": (
+        ("jobs", "jobs", ",.0f"),
         ("drain_per_second", "drain jobs/s", ",.0f"),
         ("first_quarter", "first quarter jobs/s", ",.0f"),
         ("last_quarter", "last quarter jobs/s", ",.0f"),
@@ -66,7 +69,9 @@ def markdown(results: Results, verdicts: Sequence[Verdict]) -> str:
     lines = ["# Benchmarks", ""]
     for name, value in results.environment.items():
         pairs = value.items() if isinstance(value, dict) else ()
-        lines.append(f"- {name}: {', '.join(f'{key} {each}' for key, each in pairs) or value}")
+        told = ", ".join(value if isinstance(value, list) else [f"{key} {each}" for key, each in pairs])
+        if told or not isinstance(value, (dict, list)):
+            lines.append(f"- {name}: {told or value}")
     lines += ["", "Medians of the rounds, least and most in brackets where they differ.", ""]
     for workload, columns in COLUMNS.items():
         samples = [sample for sample in results.samples if sample.workload == workload]

@@ -43,13 +43,18 @@ class Postgres:
         if self._server.data.exists():  # of a run that was killed, or kept
             self._server.halt("immediate")
             shutil.rmtree(folder)
-        self._server.start()
-        self.log = self._server.log
-        pid_file = self._server.data / "postmaster.pid"
-        self.pid = int(pid_file.read_text().split("\n", 1)[0])
-        self._admin = self.connect("postgres")
-        self.settings = {"version": self._value("show server_version")}
-        self.settings |= {name: self._value(f"show {name}") for name in SHOWN}
+        try:
+            self._server.start()
+            self.log = self._server.log
+            pid_file = self._server.data / "postmaster.pid"
+            self.pid = int(pid_file.read_text().split("\n", 1)[0])
+            self._admin = self.connect("postgres")
+            self.settings = {"version": self._value("show server_version")}
+            self.settings |= {name: self._value(f"show {name}") for name in SHOWN}
+        except BaseException:
+            if self._server.data.exists():
+                self._server.halt("immediate")
+            raise
 
     def _value(self, sql: str) -> str:
         row = self._admin.execute(sql).fetchone()
@@ -116,6 +121,14 @@ class Redis:
         )
         self.pid = self._process.pid
         self.url = f"redis://127.0.0.1:{self._port}/0"
+        try:
+            self._connect()
+        except BaseException:
+            self._process.kill()
+            self._process.wait()
+            raise
+
+    def _connect(self) -> None:
         deadline = time.monotonic() + 20
         while True:
             try:

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from benchmarks.contestant import Contestant, Failed, Running
+from benchmarks.contestant import Failed, Running
 from benchmarks.servers import Postgres, Redis
 
 POLL_SECONDS = 0.05
@@ -49,12 +49,12 @@ class Store(Protocol):
 class PostgresStore:
     """A database with the contestant's tables in it."""
 
-    def __init__(self, server: Postgres, database: str, contestant: Contestant) -> None:
+    def __init__(self, server: Postgres, database: str, described: dict[str, Any]) -> None:
         self.server = server
         self.database = database
         self.url = server.url(database)
         self.connection = server.connect(database)
-        self.described: dict[str, Any] = contestant.run("describe", url=self.url)
+        self.described = described
         self._polls = 0
 
     def value(self, sql: str) -> Any:
@@ -101,10 +101,10 @@ class PostgresStore:
 class RedisStore:
     """The one Redis, emptied."""
 
-    def __init__(self, server: Redis, contestant: Contestant) -> None:
+    def __init__(self, server: Redis, described: dict[str, Any]) -> None:
         self.server = server
         self.url = server.url
-        self.described: dict[str, Any] = contestant.run("describe", url=self.url)
+        self.described = described
 
     def unfinished(self) -> int:
         return self.server.total(self.described["unfinished"])

@@ -18,7 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Missing(Exception):
-    """Something that has to be installed first; the message says what to run."""
+    """Something that has to be installed first; the message says what to run.
+
+    `details` are for the terminal and not for the report.
+    """
+
+    def __init__(self, message: str, *, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
 
 
 def interpreter(version: str) -> Path:
@@ -78,9 +85,19 @@ def _made(folder: Path, python: str, install: object) -> Path:
         ):
             ran = _run(*command, VIRTUAL_ENV=str(folder))
             if ran.returncode != 0:
-                raise Missing(f"{folder.name}: {' '.join(command)} failed: {ran.stderr.strip()[-600:]}")
+                said = ran.stderr.strip()
+                failed = f"its environment could not be made: `{command[0]} {command[1]}` failed"
+                raise Missing(failed, details=said[-2000:])
         done.touch()
     return executable
+
+
+def version(executable: Path) -> str:
+    """The version of an interpreter (`3.13.1`). Raises Missing where it does not run."""
+    ran = _run(str(executable), "-c", "import platform; print(platform.python_version())")
+    if ran.returncode != 0:
+        raise Missing("its interpreter does not run: delete --cache and run again", details=ran.stderr)
+    return ran.stdout.strip()
 
 
 def _run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:

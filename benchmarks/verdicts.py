@@ -5,6 +5,9 @@ rounds. A nearer one is held against ABBA pairs, by the one-sided 90 % bound of 
 (bounds.lower_bound): it holds when even the bound reaches it, it does not when even the opposite bound misses
 it, and there is no verdict between. The same bound over A/A pairs is the machine's own spread: where that
 alone misses the bar, no verdict is given either, and the line says so.
+
+A bar over a group of rivals has no verdict unless each of them has a figure. Those that --contestants left
+out do not count; the line names them.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from benchmarks.results import Results, Walk
 
 HOLDS, FAILS, NONE = "holds", "does not hold", "no verdict"
 PAIRS = 10
+# Finished jobs of a growth with --full.
+FULL = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,9 @@ def _both_ways(ratios: Sequence[float]) -> tuple[Sequence[float], Sequence[float
 
 
 def ratio_at_least(bar: float, ours: float | None, theirs: float | None) -> tuple[str, str]:
-    """Judge a ratio of medians."""
+    """Judge a ratio of medians; there is no verdict where either is missing, and it says which."""
     if ours is None or not theirs:
-        return "-", NONE
+        return f"no figure of {'jobd' if ours is None else 'the other'}", NONE
     return f"{ours / theirs:.2f}", HOLDS if ours / theirs >= bar else FAILS
 
 
@@ -99,12 +104,34 @@ def value_at_most(bar: float, value: float | None, unit: str = "") -> tuple[str,
     return f"{value:,.4g}{unit}", HOLDS if value <= bar else FAILS
 
 
-def best(
-    results: Results, workload: str, names: Sequence[str], metric: str, *, least: bool = False
-) -> float | None:
-    """The best median of several contestants."""
-    medians = [value for name in names if (value := results.median(workload, name, metric)) is not None]
-    return (min if least else max)(medians) if medians else None
+@dataclass(frozen=True)
+class Best:
+    """The best median of a group. `value` is None, and `told` why, unless each of the group has a figure."""
+
+    name: str | None
+    value: float | None
+    told: str
+
+    def judged(self, judgement: tuple[str, str]) -> tuple[str, str]:
+        """A judgement against this one, or none where the group is not whole."""
+        if self.value is None:
+            return self.told, NONE
+        return f"{judgement[0]}{self.told}", judgement[1]
+
+
+def best(results: Results, workload: str, names: Sequence[str], metric: str, *, least: bool = False) -> Best:
+    """The best of several; those that this run was told to leave out do not count, but are named."""
+    unasked = results.environment.get("left out", [])
+    medians = {name: results.median(workload, name, metric) for name in names if name not in unasked}
+    known = {name: value for name, value in medians.items() if value is not None}
+    if missing := sorted(medians.keys() - known.keys()):
+        return Best(None, None, f"no figure of {', '.join(missing)}")
+    if not known:
+        return Best(None, None, "none of them was asked for")
+    name = (min if least else max)(known, key=lambda each: known[each])
+    without = sorted(set(unasked) & set(names))
+    told = f"; {name}" + (f", without {', '.join(without)} (--contestants)" if without else "")
+    return Best(name, known[name], told if len(names) > 1 else "")
 
 
 def verdicts(results: Results) -> list[Verdict]:
@@ -119,31 +146,32 @@ def verdicts(results: Results) -> list[Verdict]:
         return results.median(workload, "jobd", metric, variant)
 
     limit = best(results, "drain", ("bare", "bare_fused"), "drain_per_second")
+    pgqueuer = best(results, "drain", ("pgqueuer",), "drain_per_second")
+    redis = best(results, "drain", rivals["redis"], "drain_per_second")
+    nearest = best(results, "latency", rivals["postgresql"], "p99_ms", least=True)
+    copy = best(results, "bulk", ("bare",), "enqueue_per_second")
     rate = median("drain", "drain_per_second")
     judged: list[tuple[str, tuple[str, str]]] = [
         (
             "drain: at least 2.2x PgQueuer",
-            ratio_at_least(2.2, rate, results.median("drain", "pgqueuer", "drain_per_second")),
+            pgqueuer.judged(ratio_at_least(2.2, rate, pgqueuer.value)),
         ),
+        ("drain: at least 10x any Redis rival", redis.judged(ratio_at_least(10, rate, redis.value))),
         (
-            "drain: at least 10x any Redis rival",
-            ratio_at_least(10, rate, best(results, "drain", rivals["redis"], "drain_per_second")),
+            "drain: at least 0.65 of the bare statements",
+            limit.judged(ratio_at_least(0.65, rate, limit.value)),
         ),
-        ("drain: at least 0.65 of the bare statements", ratio_at_least(0.65, rate, limit)),
         ("latency: p50 within 10 % of SAQ on Redis", at_most(1.10, results.walk("latency p50"))),
         (
             "latency: p99 below every PostgreSQL rival",
-            _below(
-                median("latency", "p99_ms"),
-                best(results, "latency", rivals["postgresql"], "p99_ms", least=True),
-            ),
+            nearest.judged(at_most(1.0, results.walk("latency p99"))),
         ),
         (
             "latency: p99 under 15 ms at 1,000 jobs/s offered",
             _offered(results, 15),
         ),
         ("steady: at least 75 % of the bare inserts", at_least(0.75, results.walk("steady"))),
-        ("steady: backlog flat", value_at_most(0.02, median("steady", "backlog_slope"), " of the rate")),
+        ("steady: backlog flat", value_at_most(0.02, median("steady", "backlog_slope"), " of the jobs")),
         (
             "producers: at most 10 % lost to notification, under load",
             at_least(0.90, results.walk("producers load")),
@@ -154,11 +182,7 @@ def verdicts(results: Results) -> list[Verdict]:
         ),
         (
             "enqueue_many of a million: at least 60 % of bare COPY",
-            ratio_at_least(
-                0.60,
-                median("bulk", "enqueue_per_second"),
-                results.median("bulk", "bare", "enqueue_per_second"),
-            ),
+            copy.judged(ratio_at_least(0.60, median("bulk", "enqueue_per_second"), copy.value)),
         ),
         (
             "enqueue_many of a million: at most 16 bytes a job + 32 MB",
@@ -184,7 +208,7 @@ def verdicts(results: Results) -> list[Verdict]:
         ),
         ("four daemons at least 0.9 of one", at_least(0.90, results.walk("fleet"))),
         *(
-            (f"growth: {name} within 1.3x", at_most(1.3, results.walk(f"growth {name}")))
+            (f"growth: {name} within 1.3x{_grown(results)}", at_most(1.3, results.walk(f"growth {name}")))
             for name in ("claim", "stage", "finish", "rescue", "prune")
         ),
     ]
@@ -192,7 +216,7 @@ def verdicts(results: Results) -> list[Verdict]:
 
 
 def _offered(results: Results, most_ms: float) -> tuple[str, str]:
-    """Latency at a rate means nothing where the producer did not reach the rate."""
+    """Latency at a rate means nothing where the producer did not reach the rate, by its own stamps."""
     rate = results.median("latency", "jobd", "offered_per_second")
     measured, judgement = value_at_most(most_ms, results.median("latency", "jobd", "offered_p99_ms"), " ms")
     if rate is not None and rate < 950:
@@ -200,7 +224,9 @@ def _offered(results: Results, most_ms: float) -> tuple[str, str]:
     return measured, judgement
 
 
-def _below(ours: float | None, theirs: float | None) -> tuple[str, str]:
-    if ours is None or theirs is None:
-        return "-", NONE
-    return f"{ours:.2f} ms, the best of them {theirs:.2f} ms", HOLDS if ours < theirs else FAILS
+def _grown(results: Results) -> str:
+    """How many finished jobs the growth was measured with, since the goal is stated for fifty million."""
+    finished = results.environment.get("growth finished")
+    if finished is None:
+        return ""
+    return f", {finished:,} finished" + ("" if finished >= FULL else f" ({FULL:,} with --full)")

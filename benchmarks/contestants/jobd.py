@@ -22,6 +22,8 @@ from benchmarks.contestants.program import URL, Load, on_signal, program
 STORE = "postgresql"
 
 os.environ["JOBD_DATABASE_URL"] = URL
+# History is kept for 14 days, and a partition is a day. Yesterday may be within the last hours, which count.
+PAST_DAYS = range(2, 14)
 APP = "benchmarks.contestants.jobd_handlers:jobs"
 
 
@@ -91,7 +93,7 @@ async def future(count: int) -> float:
 
 
 def past(count: int) -> float:
-    """Copies of a row that a job left when it ran, on two days before today."""
+    """Copies of a row that a job left when it ran, spread over the days that the history keeps by default."""
     asyncio.run(_one_job())
     subprocess.run(
         [sys.executable, "-m", "jobd", "run", "--app", APP, "--http-port", "0", "--until-idle"],
@@ -120,7 +122,8 @@ async def _copies(count: int) -> float:
             " and attnum > 0 and not attisdropped and attgenerated = '' order by attnum"
         )
     ]
-    for days_ago in (2, 3):
+    for number, days_ago in enumerate(PAST_DAYS):
+        share = count // len(PAST_DAYS) + (number < count % len(PAST_DAYS))
         day = await connection.fetchval(f"select (now() at time zone 'UTC')::date - {days_ago}")
         partition = f"jobd.job_history_{day:%Y%m%d}"
         await connection.execute(
@@ -130,7 +133,8 @@ async def _copies(count: int) -> float:
         values = ", ".join(
             {
                 "id": "jobd.uuid7()",
-                "finished_at": f"'{day} 00:00+00'::timestamptz + n * interval '1 millisecond'",
+                "finished_at": f"'{day} 00:00+00'::timestamptz"
+                f" + (n - 0.5) * interval '1 day' / {max(share, 1)}",
             }.get(column, f"h.{column}")
             for column in columns
         )
@@ -138,7 +142,7 @@ async def _copies(count: int) -> float:
             f"insert into {partition} ({', '.join(columns)}) select {values}"
             f" from generate_series(1, $1::int) n, (select * from jobd.job_history"
             " where finished_at > now() - interval '12 hours' limit 1) h",
-            count // 2,
+            share,
             timeout=None,
         )
     await connection.execute("vacuum analyze jobd.job_history", timeout=None)

@@ -33,7 +33,6 @@ import inspect
 import json
 import os
 import random
-import resource
 import runpy
 import signal
 import sys
@@ -46,7 +45,7 @@ from typing import Any
 URL = os.environ.get("BENCH_URL", "")
 WORK_US = float(os.environ.get("BENCH_WORK_US", "0"))
 
-_stamps: list[int] = []
+_stamps: list[tuple[int, int]] = []
 
 
 class Unsupported(Exception):
@@ -62,12 +61,12 @@ def burn() -> None:
 
 
 def stamp(sent: int) -> None:
-    """The stamp handler's first line: keep how long ago `sent` (time.monotonic_ns()) was."""
-    _stamps.append(time.monotonic_ns() - sent)
+    """The stamp handler's first line: keep `sent` (time.monotonic_ns()) and how long ago that was."""
+    _stamps.append((sent, time.monotonic_ns() - sent))
 
 
 def save_stamps() -> None:
-    """Write the stamps of this process, nanoseconds as a JSON list, to BENCH_STAMPS.<pid>.
+    """Write the stamps of this process, pairs of nanoseconds as a JSON list, to BENCH_STAMPS.<pid>.
 
     program() does it where `work` returns. A library whose handlers run in child processes calls it when
     such a child ends; the harness reads every file of that name.
@@ -158,7 +157,14 @@ class Load:
         return time.monotonic_ns() if self.kind == "stamp" else done
 
     def _counted(self, counts: list[int]) -> dict[str, float]:
-        return {"jobs": sum(counts), "seconds": time.perf_counter() - self._start}
+        counted = {"jobs": sum(counts), "seconds": time.perf_counter() - self._start}
+        if path := os.environ.get("BENCH_ENDED"):
+            # Told at once, since the library still has to close its connections. By rename, so that whoever
+            # waits for the file finds it whole.
+            with open(f"{path}.new", "w") as file:
+                json.dump(counted | {"at": time.time()}, file)
+            os.replace(f"{path}.new", path)
+        return counted
 
 
 def program(**verbs: Callable[..., Any]) -> None:
@@ -208,7 +214,7 @@ def _run(arguments: argparse.Namespace, verb: Callable[..., Any]) -> Any:
     if arguments.verb == "work":
         _result(verb(arguments.concurrency))
         save_stamps()
-        return _cost()
+        return {}
     return _result(verb()) or {}
 
 
@@ -218,15 +224,6 @@ def _result(value: Any) -> Any:
 
 async def _awaited(value: Awaitable[Any]) -> Any:
     return await value
-
-
-def _cost() -> dict[str, float]:
-    """CPU of this process and the children it has waited for, and the largest resident memory of either."""
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return {
-        "cpu_seconds": own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime,
-        "rss_mb": max(own.ru_maxrss, children.ru_maxrss) / 1024,
-    }
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def run(bench: Bench) -> None:
                 _fill(bench, jobd, store, many=size == "many")
         _visits(bench, jobd)
     except Failed as error:
-        bench.note(f"growth: failed: {error}")
+        bench.note(f"growth: failed: {error}", details=error.details)
     finally:
         for database in DATABASES.values():
             bench.postgres.drop(database)

@@ -4,20 +4,24 @@ The same statement runs twice: as shipped, and without its notification.
 
     load   one worker that is busy all the time (1 ms of CPU a job), so that nobody needs to be woken
     idle   one worker with nothing else to do, which falls asleep whenever it has caught up
+
+And once for everybody, by the library's own client: ten at a time from two processes, beside a worker.
 """
 
 from __future__ import annotations
 
 import re
 import tempfile
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from benchmarks.bench import Bench, Case
 from benchmarks.contestant import Contestant, Failed
-from benchmarks.store import PostgresStore, until_completed
+from benchmarks.store import PostgresStore, until_completed, until_done
 
 PRODUCERS = 10
+CLIENTS = "two clients"
 BUSY_US = 1_000
 BUSY_JOBS = 2_000
 ENQUEUE = """select jobd.enqueue(kind => 'noop', payload => '{"n": 1}');\n"""
@@ -26,24 +30,38 @@ DEFINITION = "select pg_get_functiondef(oid) from pg_proc where proname = 'enque
 
 
 def run(bench: Bench) -> None:
-    if (jobd := bench.get("jobd")) is None:
-        return
-    kinds = [(where, wakes) for where in ("load", "idle") for wakes in (True, False)]
-    cases = {
-        Case(jobd, f"{where}, {'as shipped' if wakes else 'silent'}"): (where, wakes)
-        for where, wakes in kinds
-    }
-    bench.rounds("producers", list(cases), lambda case: _measure(bench, jobd, *cases[case]))
-    for where in ("load", "idle"):
-        rate = partial(_rate, bench, jobd, where)
-        bench.walk(f"producers {where}", partial(rate, True), partial(rate, False))
+    if jobd := bench.get("jobd"):
+        for where in ("load", "idle"):
+            cases = (Case(jobd, f"{where}, as shipped"), Case(jobd, f"{where}, silent"))
+            measure = partial(_silenced, bench, jobd, where, cases[1])
+            bench.pairs(f"producers {where}", "producers", cases, measure, "enqueued_per_second")
+    clients = [Case(each, CLIENTS) for each in bench.contenders if not each.name.startswith("bare")]
+    bench.rounds("producers", clients, lambda case: _clients(bench, case.contestant), rounds=1)
 
 
-def _rate(bench: Bench, jobd: Contestant, where: str, wakes: bool) -> float:
-    return _measure(bench, jobd, where, wakes)["enqueued_per_second"]
+def _clients(bench: Bench, contestant: Contestant) -> dict[str, float]:
+    """Every library's own single enqueues, while a worker takes them."""
+    flags = ("--seconds", bench.sizes.producers_seconds, "--tasks", PRODUCERS // 2)
+    with ExitStack() as ending:
+        store = ending.enter_context(bench.store(contestant))
+        worker = ending.enter_context(bench.working(contestant, store.url))
+        # The worker is there once it has done something.
+        contestant.run("produce", "--seconds", 0.5, "--tasks", 1, "--rate", 10, url=store.url)
+        if until_done(store, worker, seconds=60) is None:
+            raise Failed("a job of the warm-up was not done within 60 s")
+        producers = [contestant.start("produce", *flags, url=store.url) for _ in range(2)]
+        for each in producers:
+            ending.callback(each.kill)
+        answers = [each.wait(seconds=60 + bench.sizes.producers_seconds) for each in producers]
+        worker.stop()
+    return {"enqueued_per_second": sum(answer["jobs"] / answer["seconds"] for answer in answers)}
 
 
-def _measure(bench: Bench, jobd: Contestant, where: str, wakes: bool) -> dict[str, float]:
+def _silenced(bench: Bench, jobd: Contestant, where: str, silent: Case, case: Case) -> dict[str, float]:
+    return _measure(bench, jobd, where, wakes=case != silent)
+
+
+def _measure(bench: Bench, jobd: Contestant, where: str, *, wakes: bool) -> dict[str, float]:
     with bench.store(jobd) as store:
         assert isinstance(store, PostgresStore)
         if not wakes:

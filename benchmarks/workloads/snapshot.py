@@ -1,41 +1,60 @@
 """A drain while another session holds a REPEATABLE READ transaction open, so that nothing can be vacuumed.
 
 The rate of the last quarter of the jobs against that of the first, by the times the store keeps, or by a
-count twice a second for those that keep none.
+count four times a second for those that keep none. A rival gets a tenth of jobd's jobs and one round.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
+from functools import partial
 
 from benchmarks.bench import Bench, Case
-from benchmarks.contestant import Contestant, Failed
+from benchmarks.contestant import Contestant, Failed, Unsupported
 from benchmarks.results import Walk
 from benchmarks.store import PostgresStore, until_done
 from benchmarks.workloads.drain import LONGEST_SECONDS, size
 
-COUNT_SECONDS = 0.5
+COUNT_SECONDS = 0.25
 
 
 def run(bench: Bench) -> None:
-    cases = [Case(each) for each in bench.contenders if each.durable and each.name != "bare_fused"]
-    jobs = {
-        case.contestant.name: bench.sizes.snapshot_jobs
-        if case.contestant.name in ("jobd", "bare")
-        else min(bench.sizes.snapshot_jobs, 2 * size(bench, case.contestant))
-        for case in cases
-    }
-    bench.rounds("snapshot", cases, lambda case: _held(bench, case.contestant, jobs[case.contestant.name]))
-    if jobd := bench.get("jobd"):
-        order: list[tuple[str, float]] = []
+    jobs = bench.sizes.snapshot_jobs
+    own = [each for name in ("jobd", "bare") if (each := bench.get(name))]
+    # The pairs are samples of jobd as well.
+    rounds = [Case(each) for each in own if each.name != "jobd" or not bench.sizes.pairs]
+    bench.rounds("snapshot", rounds, lambda case: _held(bench, case.contestant, jobs))
+    if (jobd := bench.get("jobd")) and bench.sizes.pairs:
+        _pairs(bench, jobd, jobs)
+    for rival in bench.rivals:
+        if not rival.durable:
+            continue
+        try:
+            few = min(jobs // bench.sizes.rival_share, size(bench, rival))
+        except (Failed, Unsupported) as error:
+            bench.note(f"snapshot, {rival.name}: failed: {error}", details=getattr(error, "details", ""))
+            continue
+        bench.rounds("snapshot", [Case(rival)], partial(_rival, bench, few), rounds=1)
+
+
+def _rival(bench: Bench, jobs: int, case: Case) -> dict[str, float]:
+    return _held(bench, case.contestant, jobs)
+
+
+def _pairs(bench: Bench, jobd: Contestant, jobs: int) -> None:
+    """Each drain is a pair by itself: its last quarter and its first."""
+    order: list[tuple[str, float]] = []
+    try:
         for number in range(bench.sizes.pairs):
-            metrics = _held(bench, jobd, jobs["jobd"])
+            metrics = _held(bench, jobd, jobs)
+            bench.keep("snapshot", Case(jobd), number + 1, metrics)
             pair = [("A", metrics["last_quarter"]), ("B", metrics["first_quarter"])]
             order += pair if number % 2 == 0 else reversed(pair)
-            bench.say(f"snapshot pair {number + 1}: last to first {metrics['ratio']:.3f}")
-        if order:
-            bench.results.walks.append(Walk("snapshot", tuple(order)))
+    except Failed as error:
+        bench.note(f"snapshot: failed: {error}", details=error.details)
+    if order:
+        bench.results.walks.append(Walk("snapshot", tuple(order)))
 
 
 def _held(bench: Bench, contestant: Contestant, jobs: int) -> dict[str, float]:
@@ -55,6 +74,7 @@ def _held(bench: Bench, contestant: Contestant, jobs: int) -> dict[str, float]:
         times = store.finish_times()
     quarters = quarter_rates(times) if times else quarter_rates_of_curve(curve)
     return {
+        "jobs": jobs,
         "drain_per_second": quarters[4],
         "first_quarter": quarters[0],
         "last_quarter": quarters[3],

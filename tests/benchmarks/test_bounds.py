@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 
-from benchmarks.bounds import lower_bound, percentile, slope, upper_bound
+from benchmarks.bounds import lower_bound, percentile, upper_bound
 
 
 def test_the_bound_of_ten_values_is_the_third_smallest():
@@ -57,8 +57,3 @@ def test_a_percentile_is_one_of_the_values(values: list[float], percent: float, 
 def test_the_middle_percentile_is_the_median_of_an_odd_number():
     values = [0.3, 0.1, 0.7, 0.2, 0.5]
     assert percentile(values, 50) == statistics.median(values)
-
-
-def test_a_slope_of_less_than_two_points_is_flat():
-    assert slope([(1, 5)]) == 0
-    assert slope([(0, 1), (1, 3), (2, 5)]) == pytest.approx(2)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.contestant import FOLDER, OWN, declared, names
+from benchmarks import machine
+from benchmarks.contestant import FOLDER, OWN, Contestant, Running, declared, names
 from benchmarks.contestants.program import Load
 
 PROGRAM = FOLDER / "program.py"
@@ -61,6 +62,35 @@ def test_a_verb_that_is_not_supported_ends_with_code_2(tmp_path: Path, verb: str
 def test_a_coroutine_function_is_run(tmp_path: Path):
     done = run(tmp_path, "produce", "--seconds", "0.05", "--tasks", "2")
     assert json.loads(done.stdout)["jobs"] > 0
+
+
+def test_the_end_of_a_load_is_told_before_the_program_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BENCH_ENDED", str(tmp_path / "ended"))
+    before = time.time()
+    done = run(tmp_path, "produce", "--seconds", "0.05", "--tasks", "2")
+    told = json.loads((tmp_path / "ended").read_text())
+    assert before + 0.05 <= told.pop("at") <= time.time()
+    assert told == json.loads(done.stdout)
+
+
+def test_kill_ends_process_groups_that_outlived_their_parent(tmp_path: Path):
+    child = "import time; print('up', flush=True); time.sleep(600)"
+    parent = (
+        "import subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}], process_group=0,"
+        " stdout=subprocess.PIPE)\n"
+        "child.stdout.readline()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    process.wait(timeout=30)
+    assert len(machine.session(process.pid)) == 1
+    about = declared((FOLDER / "jobd.py").read_text(encoding="utf-8"))
+    contestant = Contestant("jobd", about, Path(sys.executable), "3")
+    with (tmp_path / "errors").open("w+") as errors:
+        Running(contestant, "work", process, errors).kill()
+    assert machine.session(process.pid) == []
 
 
 async def test_a_load_with_a_rate_sends_that_many():

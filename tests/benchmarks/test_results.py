@@ -38,3 +38,8 @@ def test_verdicts_and_notes_stand_in_the_report():
     text = markdown(results(), [Verdict("drain: 2x", "2.31", "holds")])
     assert "| drain: 2x | 2.31 | holds |" in text
     assert "- arq left out: no redis-server" in text
+
+
+def test_the_head_names_who_was_left_out_and_nobody_where_all_came():
+    assert "- left out: arq, saq" in markdown(Results(environment={"left out": ["arq", "saq"]}), [])
+    assert "left out" not in markdown(Results(environment={"left out": []}), [])

@@ -81,7 +81,7 @@ def test_the_limit_is_the_faster_of_the_bare_forms():
         samples=[drained("jobd", 30_000), drained("bare", 40_000), drained("bare_fused", 50_000)]
     )
     judged = {verdict.bar: verdict for verdict in verdicts(results)}
-    assert judged["drain: at least 0.65 of the bare statements"].measured == "0.60"
+    assert judged["drain: at least 0.65 of the bare statements"].measured == "0.60; bare_fused"
 
 
 @pytest.mark.parametrize(("rival", "judgement"), [(2_000, HOLDS), (4_000, FAILS)])
@@ -96,3 +96,59 @@ def test_the_fastest_redis_rival_counts(rival: float, judgement: str):
 def test_rounds_count_by_their_median():
     rounds = [drained("jobd", rate, number) for number, rate in enumerate([10, 500, 20], 1)]
     assert Results(samples=rounds).median("drain", "jobd", "drain_per_second") == 20
+
+
+def on_time(contestant: str, p99_ms: float) -> Sample:
+    return Sample("latency", contestant, "", 1, {"p99_ms": p99_ms})
+
+
+def test_a_bar_over_a_group_needs_a_figure_of_each():
+    stores = {"jobd": "postgresql", "saq": "redis", "taskiq": "redis", "arq": "redis"}
+    samples = [drained("jobd", 30_000), drained("saq", 1_000)]
+    results = Results(environment={"stores": stores}, samples=samples)
+    judged = {verdict.bar: verdict for verdict in verdicts(results)}
+    bar = judged["drain: at least 10x any Redis rival"]
+    assert (bar.measured, bar.judgement) == ("no figure of arq, taskiq", NONE)
+
+
+def test_a_rival_left_out_on_purpose_is_named():
+    stores = {"jobd": "postgresql", "saq": "redis", "taskiq": "redis"}
+    environment = {"stores": stores, "left out": ["taskiq"]}
+    samples = [drained("jobd", 30_000), drained("saq", 1_000)]
+    results = Results(environment=environment, samples=samples)
+    judged = {verdict.bar: verdict for verdict in verdicts(results)}
+    bar = judged["drain: at least 10x any Redis rival"]
+    assert bar.measured == "30.00; saq, without taskiq (--contestants)"
+    assert bar.judgement == HOLDS
+
+
+def test_a_limit_with_one_form_missing_gives_no_verdict():
+    results = Results(samples=[drained("jobd", 30_000), drained("bare", 40_000)])
+    judged = {verdict.bar: verdict for verdict in verdicts(results)}
+    bar = judged["drain: at least 0.65 of the bare statements"]
+    assert (bar.measured, bar.judgement) == ("no figure of bare_fused", NONE)
+
+
+@pytest.mark.parametrize(("ours", "judgement"), [(8.0, HOLDS), (10.0, NONE), (12.0, FAILS)])
+def test_the_99th_percentile_is_judged_by_pairs_with_the_nearest_rival(ours: float, judgement: str):
+    stores = {"jobd": "postgresql", "oban": "postgresql", "chancy": "postgresql"}
+    samples = [on_time("jobd", 1), on_time("oban", 10), on_time("chancy", 14)]
+    spread = [ours * factor for factor in (0.95, 0.96, 0.97, 0.98, 0.99, 1.01, 1.02, 1.03, 1.04, 1.05)]
+    pairs = Walk("latency p99", walk(spread, [10.0] * 10).order)
+    results = Results(environment={"stores": stores}, samples=samples, walks=[pairs])
+    judged = {verdict.bar: verdict for verdict in verdicts(results)}
+    bar = judged["latency: p99 below every PostgreSQL rival"]
+    assert bar.judgement == judgement
+    assert bar.measured.endswith("; oban")
+
+
+@pytest.mark.parametrize(
+    ("finished", "told"),
+    [
+        (5_000_000, "growth: claim within 1.3x, 5,000,000 finished (50,000,000 with --full)"),
+        (50_000_000, "growth: claim within 1.3x, 50,000,000 finished"),
+    ],
+)
+def test_growth_says_how_much_was_finished(finished: int, told: str):
+    bars = [verdict.bar for verdict in verdicts(Results(environment={"growth finished": finished}))]
+    assert told in bars

@@ -10,10 +10,11 @@ from benchmarks.contestant import Failed
 from benchmarks.machine import Stat, cpu_seconds
 from benchmarks.options import parse
 from benchmarks.workloads.drain import size_for
+from benchmarks.workloads.latency import WARM_UP, Stamp, between, rate
 from benchmarks.workloads.snapshot import quarter_rates, quarter_rates_of_curve
 
 
-@pytest.mark.parametrize(("rate", "size"), [(6, 1_000), (490, 2_000), (4_400, 20_000), (55_000, 100_000)])
+@pytest.mark.parametrize(("rate", "size"), [(6, 1_000), (490, 3_000), (4_400, 30_000), (55_000, 100_000)])
 def test_slow_contestants_drain_fewer_jobs(rate: float, size: int):
     assert size_for(rate, seconds=10, most=100_000) == size
 
@@ -33,9 +34,27 @@ def test_two_counts_tell_nothing_of_quarters():
         quarter_rates_of_curve([(0.0, 0), (1.0, 5)])
 
 
+def test_the_offered_rate_is_that_of_the_calls_and_not_of_the_plan():
+    calls = [Stamp(sent, waited=1) for sent in range(0, 2_000_000_000, 10_000_000)]
+    assert rate(calls) == pytest.approx(100)
+
+
+def test_stamps_of_a_phase_are_those_sent_in_it():
+    stamps = [Stamp(sent, waited=sent) for sent in reversed(range(100))]
+    idle, offered = between(stamps, 0, 40), between(stamps, 40, None)
+    assert [stamp.sent for stamp in idle] == list(range(WARM_UP, 40))
+    assert [stamp.sent for stamp in offered] == list(range(40 + WARM_UP, 100))
+
+
+def test_a_phase_with_hardly_a_stamp_fails():
+    with pytest.raises(Failed, match="too few"):
+        between([Stamp(sent, 1) for sent in range(WARM_UP)], 0, None)
+
+
 def test_a_process_name_may_hold_anything():
     stat = Stat("12 (a) b (c)) S 7 12 12 0 -1 4194304 1 2 3 4 11 22 33 44 20 0 1 0 100")
-    assert (stat.parent, stat.times) == (7, (11, 22, 33, 44))
+    assert (stat.parent, stat.session, stat.ended) == (7, 12, False)
+    assert stat.times == (11, 22, 33, 44)
 
 
 def test_cpu_of_this_process_counts_and_of_no_process_is_nothing():
@@ -52,6 +71,11 @@ def test_quick_is_small_and_has_no_pairs():
 
 def test_full_grows_the_history():
     assert parse(["--full"]).sizes.growth_finished == 50_000_000
+
+
+def test_the_command_is_told_without_folders_of_the_machine():
+    options = parse(["--only", "drain", "--results", "/home/me/x", "--cache=/var/me", "--rounds", "2"])
+    assert options.told == ("--only", "drain", "--rounds", "2")
 
 
 def test_only_and_contestants_keep_the_order_of_the_run():
