@@ -98,12 +98,14 @@ class Client:
         job = new_job(
             name,
             id=uuid7() if given is None else job_id(given),
-            fresh=given is None,
             payload=self._encoded(handler, payload),
             **self._defaults(handler, options),
         )
         door = self._door_to(connection)
-        if given is not None and connection is not None:
+        if given is None and job.unique_key is None:
+            await Store(door).enqueue_new(job)
+            enqueued = Enqueued(job.id, True)
+        elif given is not None and connection is not None:
             # A refusal would abort the caller's transaction; a savepoint costs two round trips.
             async with door.all_or_nothing() as unit:
                 enqueued = await Store(unit).enqueue(job)
@@ -237,10 +239,10 @@ class Client:
 
     def _defaults(self, handler: Handler | None, options: Any) -> dict[str, Any]:
         """The options, with what they leave to the handler and to the client."""
-        queue = handler.queue if handler else "default"
-        if options.get("queue") is not None:
-            queue = options["queue"]
-        return {**options, "queue": queue, "max_bytes": self._max_payload}
+        if options.get("queue") is None:
+            options["queue"] = handler.queue if handler else "default"
+        options["max_bytes"] = self._max_payload
+        return options  # type: ignore[no-any-return]
 
     def _door_to(self, connection: Any) -> Door:
         if connection is None:

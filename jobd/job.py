@@ -82,8 +82,7 @@ class Job:
         return list(self.headers.get("tags", ()))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewJob:
+class NewJob(NamedTuple):
     """A job on its way into the database. None means: the default of the handler, the queue or jobd."""
 
     id: UUID
@@ -103,8 +102,6 @@ class NewJob:
     backoff: str | None = None
     timeout: timedelta | None = None
     headers: str | None = None
-    # The id was made for this call: nothing can stand for it yet.
-    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ class Move:
 
 MOVES: dict[str, Move] = {
     "enqueue": Move(NOWHERE, WAITING),
+    "enqueue_new": Move(NOWHERE, WAITING),
     "enqueue_many": Move(NOWHERE, WAITING),
     "copy": Move(NOWHERE, WAITING),
     "stage": Move(frozenset({JobState.SCHEDULED}), frozenset({JobState.READY})),

@@ -66,9 +66,11 @@ class EnqueueOptions(JobOptions, total=False):
 
 def known_options(verb: str, options: Mapping[str, Any], allowed: type) -> None:
     """Raise the TypeError that Python would for a parameter that does not exist."""
-    unknown = sorted(options.keys() - allowed.__annotations__.keys() - JobOptions.__annotations__.keys())
+    if not options:
+        return
+    known = {**JobOptions.__annotations__, **allowed.__annotations__}
+    unknown = sorted(options.keys() - known.keys())
     if unknown:
-        known = [*JobOptions.__annotations__, *allowed.__annotations__]
         if unknown[0] in EnqueueOptions.__annotations__:
             hint = " (it belongs to one job: use enqueue)"
         else:
@@ -82,7 +84,6 @@ def new_job(
     *,
     id: UUID,
     payload: str,
-    fresh: bool = False,
     max_bytes: int,
     queue: str,
     run_at: datetime | None = None,
@@ -109,7 +110,6 @@ def new_job(
         raise ConfigError("deadline_policy", deadline_policy, "needs a delay_tolerance: late by how much?")
     return NewJob(
         id=id,
-        fresh=fresh,
         kind=kind,
         payload=payload,
         queue=check_name("queue", queue),

@@ -95,31 +95,30 @@ class Pool:
         """Execute `block` on any connection. Raises CallTimeout when it takes too long."""
         try:
             async with asyncio.timeout(self.call_timeout) as limit:
-                async with self._lent(leave_clean=True) as connection:
-                    with translated():
-                        return await run(connection, block, args, prepares=self.database.prepares)
+                return await self._fetch(block, args)
         except TimeoutError as error:
             if limit.expired():
                 raise CallTimeout(block.name, self.call_timeout) from error
             raise
 
+    async def _fetch(self, block: Block, args: tuple[Any, ...]) -> list[Record]:
+        with translated():
+            pool, lease = await self._lend()
+            lease.leave_clean()
+            try:
+                return await run(lease, block, args, prepares=self.database.prepares)
+            except asyncpg.ReadOnlySQLTransactionError:
+                # A failover left us on a standby: none of these connections will ever write again.
+                await pool.expire_connections()
+                raise
+            finally:
+                await _give_back(pool, lease)
+
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection[Record]]:
         """A connection of one's own for as long as the block lasts."""
-        async with self._lent(leave_clean=False) as connection:
-            yield connection
-
-    @contextlib.asynccontextmanager
-    async def _lent(self, *, leave_clean: bool) -> AsyncIterator[asyncpg.Connection[Record]]:
-        if self._pool is None:
-            await self.open()
-        pool = self._pool
-        if pool is None:
-            raise DatabaseUnavailable("the pool is closed")
         with translated():
-            lease: Any = await pool.acquire()
-        if leave_clean:
-            lease.leave_clean()
+            pool, lease = await self._lend()
         try:
             yield lease
         except (asyncpg.ReadOnlySQLTransactionError, DatabaseUnavailable) as error:
@@ -129,6 +128,14 @@ class Pool:
             raise
         finally:
             await _give_back(pool, lease)
+
+    async def _lend(self) -> tuple[asyncpg.Pool[Record], Any]:
+        if self._pool is None:
+            await self.open()
+        pool = self._pool
+        if pool is None:
+            raise DatabaseUnavailable("the pool is closed")
+        return pool, await pool.acquire()
 
 
 async def _give_back(pool: asyncpg.Pool[Record], lease: Any) -> None:

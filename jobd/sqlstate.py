@@ -5,9 +5,6 @@ Only the error's own sentence is kept, never its DETAIL, which quotes rows and s
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 import asyncpg
 
 from jobd.errors import (
@@ -43,18 +40,25 @@ def translate(error: BaseException) -> JobdError | None:
     return None
 
 
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
+class Translated:
+    """A context that raises jobd's errors in place of the driver's."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, JobdError):
+            named = translate(error)
+            if named is not None:
+                raise named from error
+
+
+_TRANSLATED = Translated()
+
+
+def translated() -> Translated:
     """Raise jobd's errors in place of the driver's."""
-    try:
-        yield
-    except JobdError:
-        raise
-    except Exception as error:
-        named = translate(error)
-        if named is None:
-            raise
-        raise named from error
+    return _TRANSLATED
 
 
 def _of_server(error: asyncpg.PostgresError) -> JobdError | None:
@@ -68,7 +72,8 @@ def _of_server(error: asyncpg.PostgresError) -> JobdError | None:
     if state.startswith(REFUSED):
         return Refused(said, sqlstate=state, constraint=constraint)
     if state.startswith(SCHEMA_MISSING) and "jobd" in said:
-        return SchemaOutdated(0 if state == "3F000" else None)
+        # An INSERT into a schema that is not there names the table, which came with the schema.
+        return SchemaOutdated(0 if state == "3F000" or '"jobd.jobs"' in said else None)
     if state.startswith("42") and not state.startswith(PERMANENT):
         return None
     return DatabaseUnavailable(f"{said} (SQLSTATE {state})", permanent=state.startswith(PERMANENT))

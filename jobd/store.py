@@ -45,6 +45,15 @@ class Store:
             raise
         return Enqueued(row["id"], row["created"])
 
+    async def enqueue_new(self, job: NewJob, *, now: datetime | None = None) -> None:
+        """Put a job without a unique key, whose id was made for this call, into the queue."""
+        await self.door.fetch(
+            BLOCKS["enqueue_new"],
+            job.kind, job.payload, job.queue, job.run_at, job.delay, job.priority, job.tenant_id,
+            job.use_case, job.concurrency_key, job.delay_tolerance, job.deadline_policy, job.max_attempts,
+            job.backoff, job.timeout, job.headers, now, str(job.id),
+        )  # fmt: skip
+
     async def enqueue_many(
         self, job: NewJob, *, ids: Sequence[UUID], payloads: Sequence[str], now: datetime | None = None
     ) -> int:
@@ -268,7 +277,7 @@ def enqueue_arguments(job: NewJob, *, now: datetime | None = None) -> tuple[Any,
     return (
         job.kind, job.payload, job.queue, job.run_at, job.delay, job.priority, job.tenant_id, job.use_case,
         job.unique_key, job.concurrency_key, job.delay_tolerance, job.deadline_policy, job.max_attempts,
-        job.backoff, job.timeout, job.headers, now, job.fresh, str(job.id),
+        job.backoff, job.timeout, job.headers, now, str(job.id),
     )  # fmt: skip
 
 

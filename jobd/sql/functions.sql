@@ -2,7 +2,7 @@
 -- the door for every language; the others serve the blocks in the files beside this one.
 -- A function whose arguments change gets a new signature; the old one stays for one release, and never do two
 -- signatures of a name both have defaults for all that differs. Every change raises this number:
--- functions: 4
+-- functions: 5
 
 create or replace function jobd.uuid7() returns uuid
 language sql volatile parallel safe set search_path = pg_catalog
@@ -111,7 +111,7 @@ end
 $$;
 
 drop function if exists jobd.enqueue(text, jsonb, text, timestamptz, interval, integer, text, text, text, text, interval,
-                                     text, integer, jsonb, interval, jsonb, timestamptz, uuid);
+                                     text, integer, jsonb, interval, jsonb, timestamptz, boolean, uuid);
 
 create or replace function jobd.enqueue(
     kind            text,
@@ -131,20 +131,18 @@ create or replace function jobd.enqueue(
     timeout         interval default null,
     headers         jsonb default null,
     now             timestamptz default null,
-    fresh           boolean default false,
     inout id        uuid default null,
     out created     boolean
 )
 language plpgsql volatile
 as $$
 -- Put one job into the queue. `created` is false when job `id` already stood for it: the same id
--- was enqueued before (also if it finished since), or an unfinished job holds the unique key. `fresh` says
--- that the id was made for this call, which spares the look into the history.
+-- was enqueued before (also if it finished since), or an unfinished job holds the unique key.
 #variable_conflict use_column
 declare
     moment   timestamptz := coalesce(enqueue.now, pg_catalog.now());
     due      timestamptz := coalesce(enqueue.run_at, coalesce(enqueue.now, pg_catalog.now()) + coalesce(enqueue.delay, '0'));
-    repeated boolean := enqueue.id is not null and not coalesce(enqueue.fresh, false);
+    repeated boolean := enqueue.id is not null;
     holder   record;
 begin
     perform jobd.check_job(enqueue.kind, enqueue.queue, enqueue.deadline_policy, enqueue.unique_key,

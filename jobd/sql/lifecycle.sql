@@ -6,15 +6,35 @@
 -- fence, and no statement about a run asks for `state`: with stale statistics the planner would take
 -- the tiny-looking index on running jobs and join all of it.
 
--- name: enqueue (kind, payload, queue, run_at, delay, priority, tenant_id, use_case, unique_key, concurrency_key, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, now, fresh, id)
+-- name: enqueue (kind, payload, queue, run_at, delay, priority, tenant_id, use_case, unique_key, concurrency_key, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, now, id)
 -- nowhere -> scheduled | ready. Returns the id that stands for the job, and whether this call made it.
 select id, created
   from jobd.enqueue(kind => $1::text, payload => $2::text::jsonb, queue => $3::text, run_at => $4::timestamptz,
                     delay => $5::interval, priority => $6::int, tenant_id => $7::text, use_case => $8::text,
                     unique_key => $9::text, concurrency_key => $10::text, delay_tolerance => $11::interval,
                     deadline_policy => $12::text, max_attempts => $13::int, backoff => $14::text::jsonb,
-                    timeout => $15::interval, headers => $16::text::jsonb, now => $17::timestamptz, fresh => $18::bool,
-                    id => $19::uuid)
+                    timeout => $15::interval, headers => $16::text::jsonb, now => $17::timestamptz, id => $18::uuid)
+
+-- name: enqueue_new (kind, payload, queue, run_at, delay, priority, tenant_id, use_case, concurrency_key, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, now, id)
+-- nowhere -> scheduled | ready, for an id made for this call and without a unique key: no other job can stand
+-- for it, so this is `enqueue` without its looks, at a third of the cost. The caller has checked the values.
+with made as (
+    insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at, delay_tolerance,
+                           deadline_policy, payload, max_attempts, concurrency_key, backoff, timeout, headers, created_at)
+    select $17::uuid, $3::text, $1::text, $7::text, $8::text, case when due > moment then 'scheduled' else 'ready' end,
+           $6::int, due, due + coalesce($10::interval, '0'), $10::interval, $11::text, $2::text::jsonb, $12::int, $9::text,
+           $13::text::jsonb, $14::interval, $15::text::jsonb, moment
+      from (select coalesce($16::timestamptz, now()) as moment,
+                   coalesce($4::timestamptz, coalesce($16::timestamptz, now()) + coalesce($5::interval, '0')) as due) t
+    returning queue, state
+)
+-- As in jobd.wake, whose call would cost as much as the insert.
+select pg_notify('jobd_wake', made.queue)
+  from made
+ where made.state = 'ready'
+   and exists (select from jobd.workers w
+                where w.sleeping_until > clock_timestamp() and w.lease_until > clock_timestamp()
+                  and made.queue = any (w.queues))
 
 -- name: enqueue_many (kind, payloads, queue, run_at, delay, priority, tenant_id, use_case, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, now, ids)
 -- nowhere -> scheduled | ready, all or none. Returns how many.

@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of its text.
-FUNCTIONS = (4, "cf11d218a5cc5ac0")
+FUNCTIONS = (5, "eb68b29e614b25ab")
 
 
 if TYPE_CHECKING:
