@@ -96,7 +96,9 @@ class Finisher:
             pending = self._terse
         else:
             pending = self._successes
-        pending.append(Ending(run, verdict, outcome, time.monotonic() - run.started))
+        # What was held and never began took no time.
+        seconds = 0.0 if run.task is None else time.monotonic() - run.started
+        pending.append(Ending(run, verdict, outcome, seconds))
         if not self._filled.is_set():
             self._empty.clear()
             self._filled.set()

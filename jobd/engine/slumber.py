@@ -47,6 +47,8 @@ class Slumber:
         self._poll = poll_interval.total_seconds()
         self._notified = notified
         self._rng = rng
+        # The notice of sleep that is committed: as which worker, and until when it holds.
+        self._noticed_as = lease.worker_id
         self._noticed_until = 0.0
         self._short_sleeps = 0
         self._awake = False
@@ -72,11 +74,12 @@ class Slumber:
             await self._fleet.doze(self._lease.worker_id, period=timedelta(0))
             self._looks_soon = True
             return False
-        if now + self._poll < self._noticed_until:
+        worker_id = self._lease.worker_id
+        if worker_id == self._noticed_as and now + self._poll < self._noticed_until:
             return False
         period = self._poll * DOZE_POLLS
-        await self._fleet.doze(self._lease.worker_id, period=timedelta(seconds=period))
-        self._noticed_until = now + period
+        await self._fleet.doze(worker_id, period=timedelta(seconds=period))
+        self._noticed_as, self._noticed_until = worker_id, now + period
         return True
 
     async def sleep(self, woken: asyncio.Event, *, at_most: float) -> None:

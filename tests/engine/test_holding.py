@@ -89,6 +89,21 @@ async def test_what_found_no_slot_in_time_goes_back_unburned_and_untold_for_anot
 
 
 @pytest.mark.usefixtures("patient")
+async def test_what_never_began_took_no_time(database_url: str):
+    async with hands_on(database_url, total=1) as hands:
+        hands.quick()
+        took: dict[object, float] = {}
+        hands.events.subscribe(JobFinished, lambda event: took.update({event.id: event.run_seconds}))
+        stuck, held = await hands.start("stuck", "unwanted")
+        await hands.store.cancel(held.claim.id, reason="not needed")
+        hands.executor.stop(held, Stop.CANCEL)
+        await in_states(hands, unwanted="cancelled")
+        hands.end("stuck")
+        await in_states(hands, stuck="succeeded")
+        assert took[held.claim.id] == 0 < took[stuck.claim.id]
+
+
+@pytest.mark.usefixtures("patient")
 async def test_a_cancel_of_a_held_job_ends_it_without_running_it(database_url: str):
     async with hands_on(database_url, total=1) as hands:
         hands.quick()

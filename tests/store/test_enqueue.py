@@ -66,6 +66,29 @@ async def test_everything_that_is_given_is_stored(store: Store, reader: Reader):
     assert job.deadline_at == job.run_at + 60 * SECOND
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"delay": 60 * SECOND},
+        {"run_at": datetime(2001, 2, 3, tzinfo=UTC), "delay_tolerance": 5 * SECOND},
+        {"run_at": datetime(2101, 2, 3, tzinfo=UTC), "deadline_policy": "drop", "delay_tolerance": SECOND},
+        {"queue": "mail", "kind": "send", "priority": -3, "tenant_id": "t", "use_case": "u"},
+        {"concurrency_key": "c", "max_attempts": 7, "timeout": 5 * SECOND, "payload": '{"a": [1, "\u00e9"]}'},
+        {"backoff": '{"kind": "linear"}', "headers": '{"tags": ["a"]}'},
+    ],
+    ids=lambda given: "-".join(given) or "defaults",
+)
+async def test_a_new_job_is_the_same_row_by_the_short_way(store: Store, door: Link, given: dict[str, Any]):
+    now = datetime.now(UTC)
+    long, short = new_job(**given), new_job(**given)
+    await store.enqueue(long, now=now)
+    await store.enqueue_new(short, now=now)
+    rows = "select to_jsonb(j) - 'id' as row from jobd.jobs j where id = $1"
+    ((by_function,), (by_insert,)) = [*await query(door, rows, long.id), *await query(door, rows, short.id)]
+    assert by_insert == by_function
+
+
 async def test_repeating_an_enqueue_with_its_id_makes_nothing_new(store: Store, door: Link):
     job = new_job()
     first, second = await store.enqueue(job), await store.enqueue(job)
@@ -207,11 +230,13 @@ async def test_sql_needs_no_more_than_a_kind(door: Link, reader: Reader):
     assert job.id.version == 7
 
 
-async def test_a_sleeping_worker_of_the_queue_is_woken(door: Link, store: Store, ear: Ear):
+@pytest.mark.parametrize("way", ["enqueue", "enqueue_new"])
+async def test_a_sleeping_worker_of_the_queue_is_woken(door: Link, store: Store, ear: Ear, way: str):
     await make_worker(door, queues=["mail"], sleeping_until=datetime.now(UTC) + 60 * SECOND)
-    await store.enqueue(new_job(queue="mail"))
-    await store.enqueue(new_job(queue="mail", delay=60 * SECOND))
-    await store.enqueue(new_job(queue="other"))
+    enqueue = getattr(store, way)
+    await enqueue(new_job(queue="mail"))
+    await enqueue(new_job(queue="mail", delay=60 * SECOND))
+    await enqueue(new_job(queue="other"))
     assert await ear.heard() == [("jobd_wake", "mail")]
 
 
@@ -223,6 +248,7 @@ async def test_nobody_is_notified_where_nobody_sleeps(
     await make_worker(door, **awake)
     await make_worker(door, lease=-SECOND, sleeping_until=datetime.now(UTC) + 60 * SECOND)
     await store.enqueue(new_job())
+    await store.enqueue_new(new_job())
     await store.enqueue_many(new_job(), ids=[uuid7()], payloads=["{}"])
     assert await ear.heard() == []
 
