@@ -10,14 +10,19 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Unpack
 from uuid import UUID
 
+from jobd.binding import dumped
 from jobd.client import Client, Kind
 from jobd.door import Database
 from jobd.errors import ConfigError, HandlerError
 from jobd.events import Events
 from jobd.job import Enqueued, Job, JobState
 from jobd.options import EnqueueOptions, JobOptions
+from jobd.payload import encode_payload
 from jobd.pool import Pool
-from jobd.registry import Middleware, Registry
+from jobd.registry import Function, Middleware, Registry
+from jobd.schedules import Schedules
+from jobd.terms import ScheduleOptions, terms
+from jobd.timetable import Terms
 
 if TYPE_CHECKING:
     from jobd.ids import IdSequence
@@ -42,6 +47,7 @@ class Jobs:
         self._sync: SyncClient | None = None
         self._sync_lock = threading.Lock()
         self._opened = 0
+        self._schedules: dict[str, Terms] = {}
         self.registry = Registry()
         self.events = Events()
         self.handler = self.registry.handler
@@ -51,6 +57,44 @@ class Jobs:
     def middleware(self, function: Middleware) -> Middleware:
         """Put `async def name(ctx, call_next)` around every run; the first declared is the outermost."""
         return self.registry.middleware(function)
+
+    def cron(
+        self, when: str, *, id: str | None = None, payload: Any = None, **options: Unpack[ScheduleOptions]
+    ) -> Callable[[Function], Function]:
+        """Let the handler's job occur as a cron expression says; of a plain function this makes a handler, too.
+
+        The schedule is put into the database when a daemon with the role `scheduler` starts, and paused when a
+        later version of the application no longer declares it. Its id is the handler's kind unless said. Raises
+        ConfigError, HandlerError.
+        """
+
+        def declare(function: Function) -> Function:
+            handler = self.registry.of(function) or self.registry.add(function)
+            name = id or handler.kind
+            if name in self._schedules:
+                raise HandlerError(f"there is already a schedule {name!r}; give this one an id of its own")
+            self._schedules[name] = terms(
+                name,
+                when,
+                handler.kind,
+                owner="code",
+                payload=encode_payload(dumped({} if payload is None else payload)),
+                **{"queue": handler.queue, **options},
+            )
+            return function
+
+        return declare
+
+    def every(
+        self, interval: str, *, id: str | None = None, payload: Any = None, **options: Unpack[ScheduleOptions]
+    ) -> Callable[[Function], Function]:
+        """Let the handler's job occur at an interval, like `15m`; see `cron`."""
+        return self.cron(f"every {interval}", id=id, payload=payload, **options)
+
+    @property
+    def declared_schedules(self) -> Sequence[Terms]:
+        """Those of the code, by `cron` and `every`."""
+        return list(self._schedules.values())
 
     def lifespan(self, function: Lifespan) -> Lifespan:
         """Open shared resources once a worker: an async generator function that yields them once.
@@ -155,6 +199,11 @@ class Jobs:
                 resource_types=self._resources.keys(),
             )
         return self._client
+
+    @property
+    def schedules(self) -> Schedules:
+        """Schedules at run time: add, get, list, remove, pause, resume, trigger, history."""
+        return Schedules(self.client)
 
     @property
     def sync(self) -> SyncClient:

@@ -25,21 +25,23 @@ from jobd.engine.finisher import Finisher
 from jobd.engine.heartbeat import Heartbeat
 from jobd.engine.holdings import Holdings, Run, Stop
 from jobd.engine.judging import Judge
-from jobd.engine.leader import Leader
+from jobd.engine.leader import NAME, Leader
 from jobd.engine.lease import Lease
 from jobd.engine.maintenance import Maintenance
 from jobd.engine.notifier import Notifier
 from jobd.engine.prefetch import Prefetch
 from jobd.engine.producer import Producer
+from jobd.engine.scheduler import Scheduler
 from jobd.engine.slots import Slots
 from jobd.engine.slumber import Slumber
-from jobd.events import Events, UnknownKind
+from jobd.events import Events, LeaderChanged, UnknownKind
 from jobd.fleet import Fleet, Registration
 from jobd.listener import Listener
 from jobd.partitions import drop_partition
 from jobd.reader import Reader
 from jobd.registry import Handler
 from jobd.store import Store
+from jobd.timetable import Timetable
 
 if TYPE_CHECKING:
     from jobd.api.server import HttpServer
@@ -225,7 +227,13 @@ class Assembly:
             on_lapse=on_lapse,
         )
 
-    def notifier(self, *, on_work: Callable[[], None], on_cancel: Callable[[UUID], None]) -> Notifier:
+    def notifier(
+        self,
+        *,
+        on_work: Callable[[], None],
+        on_cancel: Callable[[UUID], None],
+        on_schedules: Callable[[], None],
+    ) -> Notifier:
         fleet = Fleet(self._control_link())
 
         def make_listener(heard: Callable[[str, str], None]) -> Listener:
@@ -236,6 +244,7 @@ class Assembly:
             queues=self.queues,
             on_work=on_work,
             on_cancel=on_cancel,
+            on_schedules=on_schedules,
             events=self.events,
             rng=self.rng,
         )
@@ -264,6 +273,21 @@ class Assembly:
             events=self.events,
             rng=self.rng,
         )
+
+    def scheduler(self, leader: Leader) -> Scheduler:
+        link = self._control_link()
+        scheduler = Scheduler(
+            Timetable(link),
+            declared={"code": self.jobs.declared_schedules},
+            lead=NAME,
+            worker_id=lambda: self.lease.worker_id,
+            term=lambda: leader.term,
+            cancel=lambda id: Store(link).cancel(id, reason="replaced by the next occurrence of its schedule"),
+            events=self.events,
+            rng=self.rng,
+        )
+        self.heard.subscribe(LeaderChanged, lambda _: scheduler.wake())
+        return scheduler
 
     def condition(self, pulse: Pulse, *, stopping: Callable[[], bool]) -> DaemonCondition:
         link = self._control_link()

@@ -70,7 +70,7 @@ class Client:
         self._door: OwnDoor = PoolDoor(pool)
         self._registry = registry
         self._events = events
-        self._max_payload = max_payload
+        self.max_payload = max_payload
         self._resource_types = resource_types
         self._clock = clock
         self._rng = rng or random.Random()
@@ -93,15 +93,15 @@ class Client:
         to roll back.
         """
         known_options("enqueue", options, EnqueueOptions)
-        name, handler = self._handler(kind)
+        name, handler = self.handler_of(kind)
         given = options.pop("id", None)
         job = new_job(
             name,
             id=uuid7() if given is None else job_id(given),
-            payload=self._encoded(handler, payload),
+            payload=self.encoded(handler, payload),
             **self._defaults(handler, options),
         )
-        door = self._door_to(connection)
+        door = self.door_to(connection)
         if given is None and job.unique_key is None:
             await Store(door).enqueue_new(job)
             enqueued = Enqueued(job.id, True)
@@ -131,10 +131,10 @@ class Client:
         is as it was. A lost answer to the last step, the COMMIT, leaves unknown whether the jobs are there.
         """
         known_options("enqueue_many", options, JobOptions)
-        name, handler = self._handler(kind)
+        name, handler = self.handler_of(kind)
         job = new_job(name, id=NOBODY, payload="", **self._defaults(handler, options))
-        bulk = Bulk(job, Portions(payloads, lambda payload: self._encoded(handler, payload)))
-        ids = await bulk.enqueue(self._door_to(connection))
+        bulk = Bulk(job, Portions(payloads, lambda payload: self.encoded(handler, payload)))
+        ids = await bulk.enqueue(self.door_to(connection))
         if ids:
             self._events.emit(JobEnqueued(name, job.queue, len(ids)))
         return ids
@@ -225,7 +225,7 @@ class Client:
             count=integer("count", count, at_least=1),
         )
 
-    def _handler(self, kind: Kind) -> tuple[str, Handler | None]:
+    def handler_of(self, kind: Kind) -> tuple[str, Handler | None]:
         if isinstance(kind, str):
             handler = self._registry.get(kind)
             return (check_name("kind", kind) if handler is None else kind), handler
@@ -241,19 +241,19 @@ class Client:
         """The options, with what they leave to the handler and to the client."""
         if options.get("queue") is None:
             options["queue"] = handler.queue if handler else "default"
-        options["max_bytes"] = self._max_payload
+        options["max_bytes"] = self.max_payload
         return options  # type: ignore[no-any-return]
 
-    def _door_to(self, connection: Any) -> Door:
+    def door_to(self, connection: Any) -> Door:
         if connection is None:
             return self._door
         if isinstance(connection, BorrowedDoor):  # `sync` made it of a blocking connection.
             return connection
         return caller_door(connection, blocking=False, limit=self.pool.call_timeout)
 
-    def _encoded(self, handler: Handler | None, payload: Any) -> str:
+    def encoded(self, handler: Handler | None, payload: Any) -> str:
         if payload is None:
             payload = {}
         if handler is not None:
             handler.check(payload, self._resource_types)
-        return encode_payload(dumped(payload), max_bytes=self._max_payload)
+        return encode_payload(dumped(payload), max_bytes=self.max_payload)

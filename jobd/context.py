@@ -149,6 +149,12 @@ class JobContext:
         return None if text is None else datetime.fromisoformat(text)
 
     @property
+    def last_success_at(self) -> datetime | None:
+        """When a job of the same schedule last succeeded, as it stood when this one was made."""
+        text = self._read_headers().get("last_success_at")
+        return None if text is None else datetime.fromisoformat(text)
+
+    @property
     def idempotency_key(self) -> str:
         """The same for every attempt of this generation: for peers that recognise repeats."""
         return f"{self.id}:{self.generation}"

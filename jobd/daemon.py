@@ -167,13 +167,18 @@ class Daemon:
                 control.spawn("last resort", self._last_resort.run)
             if "worker" in self.roles or "scheduler" in self.roles:
                 control.spawn("maintenance", parts.maintenance(on_staged=self._on_work).run)
+            scheduler = None
             if leader is not None:
+                scheduler = parts.scheduler(leader)
                 control.spawn("leader", leader.run)
+                control.spawn("scheduler", scheduler.run)
             if "worker" in self.roles:
                 claiming = self._start_claiming(tasks, executor)
                 if self.settings.notify and not self.until_idle:
                     self._notifier = parts.notifier(
-                        on_work=self._on_work, on_cancel=lambda job_id: self._on_cancel(heartbeat, job_id)
+                        on_work=self._on_work,
+                        on_cancel=lambda job_id: self._on_cancel(heartbeat, job_id),
+                        on_schedules=lambda: scheduler and scheduler.wake(),
                     )
                     control.spawn("notifier", self._notifier.run)
                 condition.show(executor, self._producer, self._notifier, slots=self.settings.concurrency)

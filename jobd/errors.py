@@ -68,6 +68,22 @@ class JobNotFound(JobdError):
         )
 
 
+class ScheduleNotFound(JobdError):
+    """No schedule has this id."""
+
+    def __init__(self, schedule_id: str) -> None:
+        self.schedule_id = schedule_id
+        super().__init__(f"no schedule {schedule_id!r}: `jobd schedules list` shows those that there are")
+
+
+class ScheduleExists(JobdError):
+    """There is a schedule of this id already, and it was not to be replaced."""
+
+    def __init__(self, schedule_id: str) -> None:
+        self.schedule_id = schedule_id
+        super().__init__(f"schedule {schedule_id!r} exists already: pass replace=True, or choose another id")
+
+
 class WrongState(JobdError):
     """The job exists, but its state does not allow what was asked."""
 

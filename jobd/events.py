@@ -140,6 +140,33 @@ class ListenerChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduleFired:
+    """Occurrences of a schedule ended as one row: `ran`, `skipped` or `missed`, decided `late_seconds` after they
+    were due."""
+
+    schedule_id: str
+    outcome: str
+    count: int
+    late_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleFaulty:
+    """No occurrence of a schedule can be computed; it rests until it is changed."""
+
+    schedule_id: str
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleDropped:
+    """A schedule is no longer declared by its owner, and was paused."""
+
+    schedule_id: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
 class LeaderChanged:
     """This process became the leader, or ceased to be it."""
 

@@ -45,6 +45,9 @@ class JobLog:
         events.subscribe(happened.DatabaseLost, self._database_lost)
         events.subscribe(happened.DatabaseBack, self._database_back)
         events.subscribe(happened.ListenerChanged, self._listener)
+        events.subscribe(happened.ScheduleFired, self._schedule_fired)
+        events.subscribe(happened.ScheduleFaulty, self._schedule_faulty)
+        events.subscribe(happened.ScheduleDropped, self._schedule_dropped)
         events.subscribe(happened.LeaderChanged, self._leader)
         events.subscribe(happened.DutyFailed, self._duty_failed)
 
@@ -60,6 +63,23 @@ class JobLog:
                 seconds = round(event.run_seconds, 4)
                 said = {"state": str(event.state), "seconds": seconds, "reason": event.reason}
                 self._log.log(severity, f"job {event.outcome}", **_job(event), **said)
+
+    def _schedule_fired(self, event: happened.ScheduleFired) -> None:
+        severity = logging.DEBUG if event.outcome == "ran" else logging.WARNING
+        if severity >= self._level:
+            said = {"count": event.count, "late_seconds": round(event.late_seconds, 3)}
+            self._log.log(severity, f"occurrence {event.outcome}", schedule=event.schedule_id, **said)
+
+    def _schedule_faulty(self, event: happened.ScheduleFaulty) -> None:
+        self._log.error(
+            "a schedule cannot be computed and rests until it is changed",
+            schedule=event.schedule_id,
+            detail=event.fault,
+        )
+
+    def _schedule_dropped(self, event: happened.ScheduleDropped) -> None:
+        said = "a schedule is no longer declared: it is paused; remove it, or resume it to keep it"
+        self._log.warning(said, schedule=event.schedule_id, owner=event.owner)
 
     def _stale(self, event: happened.RunStale) -> None:
         said = "claim lost, nothing written: the job was rescued or ended elsewhere"

@@ -1,7 +1,7 @@
 """Listens for hints, and is never needed: polling finds everything that a hint would have told.
 
 Keeps a `Listener` up, tells whether it hears anything, and passes on what it hears: a queue that has
-work, a job that shall be cancelled. Payloads are untrusted: anything else is ignored.
+work, a job that shall be cancelled, a schedule that changed. Payloads are untrusted: anything else is ignored.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from uuid import UUID
 from jobd.engine.recovery import Recovery
 from jobd.errors import JobdError
 from jobd.events import Events, ListenerChanged
-from jobd.listener import CANCEL, WAKE, Listener
+from jobd.listener import CANCEL, SCHEDULES, WAKE, Listener
 
 PROBE_INTERVAL = 10.0
 PROBE_TIMEOUT = 5.0
@@ -32,6 +32,7 @@ class Notifier:
         queues: Collection[str],
         on_work: Callable[[], None],
         on_cancel: Callable[[UUID], None],
+        on_schedules: Callable[[], None],
         events: Events,
         rng: random.Random,
     ) -> None:
@@ -39,6 +40,7 @@ class Notifier:
         self._queues = frozenset(queues)
         self._on_work = on_work
         self._on_cancel = on_cancel
+        self._on_schedules = on_schedules
         self._events = events
         self._rng = rng
         self._recovery = Recovery("notifier", events=events, rng=rng)
@@ -81,3 +83,5 @@ class Notifier:
             except ValueError:
                 return
             self._on_cancel(job_id)
+        elif channel == SCHEDULES:
+            self._on_schedules()

@@ -1,0 +1,210 @@
+"""Turns occurrences of schedules into jobs, on the one process that leads.
+
+    due -> plan (pure) -> fire: jobs, history and the schedule's advance in one transaction -> sleep
+
+It sleeps until the next occurrence or until it hears of a change, and looks at the clock at least once a
+second, so that a clock that steps or a host that sleeps costs a second at most. A decision holds only
+while this process leads in its term and the schedule is as it was read: two schedulers, or a crash
+anywhere, neither lose nor double an occurrence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from jobd.engine.recovery import Recovery
+from jobd.errors import ConfigError, JobdError, JobNotFound, WrongState
+from jobd.events import Events, ScheduleDropped, ScheduleFaulty, ScheduleFired
+from jobd.ids import uuid7
+from jobd.occurrences import Fire, Stretch, pass_over, plan
+from jobd.schedule import Schedule
+from jobd.terms import parsed
+from jobd.timetable import Decision, DueSchedule, Occurrence, ScheduleEntry, Terms, Timetable
+
+BATCH = 500
+LONGEST_SLEEP = 1.0
+SHORTEST_SLEEP = 0.005
+# How long to wait where nothing that was decided held.
+REFUSED_PAUSE = 0.1
+# How soon to look again where an occurrence waits for the one before it.
+QUEUE_LOOK = timedelta(seconds=1)
+# Parsed schedules that are kept.
+REMEMBERED = 20_000
+
+
+class Scheduler:
+    """Lives on the control thread."""
+
+    def __init__(
+        self,
+        timetable: Timetable,
+        *,
+        declared: Mapping[str, Sequence[Terms]],
+        lead: str,
+        worker_id: Callable[[], UUID],
+        term: Callable[[], int | None],
+        cancel: Callable[[UUID], Awaitable[object]],
+        events: Events,
+        rng: random.Random,
+        now: Callable[[], datetime | None] = lambda: None,
+    ) -> None:
+        """`declared` are the schedules of the code and of the file, by owner. `term` is that of the lead `lead`, as long as this process holds it. `cancel` stops a job that is being
+        replaced. `now` is for the simulator."""
+        self._timetable = timetable
+        self._declared = dict(declared)
+        self._lead = lead
+        self._worker_id = worker_id
+        self._term = term
+        self._cancel = cancel
+        self._events = events
+        self._recovery = Recovery("scheduler", events=events, rng=rng)
+        self._now = now
+        self._woken = asyncio.Event()
+        self._parsed: dict[tuple[object, ...], Schedule] = {}
+
+    def wake(self) -> None:
+        """A schedule was added or changed, or this process leads now."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Fire what is due until cancelled."""
+        while True:
+            self._woken.clear()
+            pause = LONGEST_SLEEP
+            try:
+                await self._declare()
+                if (term := self._term()) is not None:
+                    pause = await self.once(term)
+                self._recovery.succeeded()
+            except JobdError as outage:
+                pause = self._recovery.failed(outage)
+                await asyncio.sleep(pause)
+                continue
+            try:
+                async with asyncio.timeout(pause):
+                    await self._woken.wait()
+            except TimeoutError:
+                pass
+
+    async def _declare(self) -> None:
+        """Once: put what code and file declare into the database, and pause what they no longer do."""
+        for owner, schedules in list(self._declared.items()):
+            await self._timetable.put(schedules, replace=True, now=self._now())
+            gone = await self._timetable.disown(owner, [terms.id for terms in schedules], now=self._now())
+            del self._declared[owner]
+            for id in gone:
+                self._events.emit(ScheduleDropped(id, owner))
+
+    async def once(self, term: int) -> float:
+        """Decide about everything that is due; return for how many seconds there is nothing to do."""
+        while True:
+            due = await self._timetable.due(count=BATCH, now=self._now())
+            if due and not await self._decide(due, term):
+                # All of them changed meanwhile, or another process leads.
+                return REFUSED_PAUSE
+            if len(due) < BATCH:
+                break
+        seconds = await self._timetable.next_due(now=self._now())
+        return LONGEST_SLEEP if seconds is None else min(max(seconds, SHORTEST_SLEEP), LONGEST_SLEEP)
+
+    async def _decide(self, due: Sequence[DueSchedule], term: int) -> bool:
+        # In a thread: years of missed minutes take seconds, and leases are beaten on this loop.
+        decisions = await asyncio.to_thread(lambda: [self._decision(each) for each in due])
+        for each, decision in zip(due, decisions, strict=True):
+            if each.entry.overlap == "replace" and any(run.job_id for run in decision.occurrences):
+                for id in each.unfinished:
+                    await self._stop(id)
+        held = await self._timetable.fire(
+            decisions, name=self._lead, worker_id=self._worker_id(), term=term, now=self._now()
+        )
+        moments = {each.entry.id: each.moment for each in due}
+        for decision in decisions:
+            if decision.id not in held:
+                continue
+            if decision.fault is not None:
+                self._events.emit(ScheduleFaulty(decision.id, decision.fault))
+            for run in decision.occurrences:
+                late = max((moments[decision.id] - run.last_at).total_seconds(), 0.0)
+                self._events.emit(ScheduleFired(decision.id, run.outcome, run.count, late))
+        return bool(held)
+
+    async def _stop(self, id: UUID) -> None:
+        """Cancel an instance that is being replaced; it may have ended meanwhile."""
+        with contextlib.suppress(JobNotFound, WrongState):
+            await self._cancel(id)
+
+    def _decision(self, due: DueSchedule) -> Decision:
+        entry = due.entry
+        try:
+            schedule = self._schedule(entry)
+            first = schedule.next_after(entry.decided_until)
+        except ConfigError as error:
+            return Decision(entry.id, entry.revision, entry.decided_until, None, fault=str(error))
+        runs_left = None if entry.max_runs is None else entry.max_runs - entry.runs
+        ended = entry.ends_at is not None and first is not None and first > entry.ends_at
+        if first is None or ended or (runs_left is not None and runs_left <= 0):
+            return Decision(entry.id, entry.revision, entry.decided_until, None)
+        if entry.passed_until is not None and first <= entry.passed_until:
+            passed = pass_over(schedule, first, entry.passed_until, ends_at=entry.ends_at, reason="paused")
+            # What is due since then is decided by the next look, at once.
+            return _written(entry, passed.missed, [], due_at=passed.next_fire_at)
+        if first > due.moment:
+            return Decision(entry.id, entry.revision, entry.decided_until, first)
+        made = plan(schedule, entry.policy, first, due.moment, runs_left=runs_left)
+        room = entry.max_instances - len(due.unfinished)
+        if entry.overlap == "replace":
+            room = entry.max_instances
+        runs = [_run(entry, fire, due.last_success_at) for fire in made.fires[: max(room, 0)]]
+        over = made.fires[len(runs) :]
+        if over and entry.overlap == "queue":
+            # The others stay undecided until there is room.
+            return _written(entry, made.missed if runs else None, runs, due_at=due.moment + QUEUE_LOOK)
+        skipped = [Occurrence(fire.fire_at, fire.fire_at, 1, "skipped", "overlap") for fire in over]
+        return _written(entry, made.missed, [*runs, *skipped], due_at=made.next_fire_at)
+
+    def _schedule(self, entry: ScheduleEntry) -> Schedule:
+        key = (entry.id, entry.expression, entry.time_zone, entry.dst, entry.seconds, entry.anchor)
+        schedule = self._parsed.get(key)
+        if schedule is None:
+            if len(self._parsed) >= REMEMBERED:
+                self._parsed.clear()
+            schedule = self._parsed[key] = parsed(entry)
+        return schedule
+
+
+def _written(
+    entry: ScheduleEntry, missed: Stretch | None, occurrences: list[Occurrence], *, due_at: datetime | None
+) -> Decision:
+    if missed is not None:
+        outcome = "skipped" if missed.reason == "paused" else "missed"
+        occurrences = [
+            Occurrence(missed.first, missed.last, missed.count, outcome, missed.reason),
+            *occurrences,
+        ]
+    until = max((run.last_at for run in occurrences), default=entry.decided_until)
+    return Decision(entry.id, entry.revision, until, due_at, occurrences)
+
+
+def _run(entry: ScheduleEntry, fire: Fire, last_success_at: datetime | None) -> Occurrence:
+    fire_at, run_at = fire
+    headers = {"schedule": entry.id, "fire_at": fire_at.isoformat()}
+    if last_success_at is not None:
+        headers["last_success_at"] = last_success_at.isoformat()
+    return Occurrence(
+        fire_at, fire_at, 1, "ran", None, uuid7(), run_at + _jitter(entry, fire_at), json.dumps(headers)
+    )
+
+
+def _jitter(entry: ScheduleEntry, fire_at: datetime) -> timedelta:
+    """The same for an occurrence whoever computes it."""
+    if not entry.jitter:
+        return timedelta(0)
+    digest = hashlib.blake2b(f"{entry.id} {fire_at.isoformat()}".encode(), digest_size=8).digest()
+    return entry.jitter * (int.from_bytes(digest, "big") / 2**64)

@@ -1,0 +1,200 @@
+"""What a schedule may say: the options, their rules, and the `Terms` they make.
+
+Everything is checked where it is declared, down to whether the schedule ever occurs: nothing that is
+wrong waits in the database until a night in spring.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from typing import Any, TypedDict
+from uuid import UUID
+
+from jobd.backoff import Backoff
+from jobd.errors import ConfigError
+from jobd.occurrences import GRACE_OF_SKIP, CatchUp
+from jobd.options import Duration, instant, integer, new_job
+from jobd.duration import parse_duration
+from jobd.schedule import Schedule
+from jobd.timetable import Terms
+
+MAX_ID_CHARACTERS = 200
+MAX_CAP = 1000
+NOBODY = UUID(int=0)
+# What an enqueue may say as well, apart from when.
+OF_THE_JOB = (
+    "queue", "priority", "tenant_id", "use_case", "delay_tolerance", "deadline_policy", "max_attempts",
+    "backoff", "timeout", "tags", "meta",
+)  # fmt: skip
+
+
+class ScheduleOptions(TypedDict, total=False):
+    """What a schedule may say besides its expression. None, or leaving it out: the default."""
+
+    tz: str
+    """An IANA name, like Europe/Berlin; UTC by default."""
+    dst: str
+    """`debian` (the default), `skip` or `both`: see docs/schedules.md."""
+    seconds: str | None
+    """Of a cron expression with six fields: whether seconds stand `first` or `last`."""
+    anchor: datetime | None
+    """Where an interval counts from."""
+    catch_up: str
+    """`last` (the default): of occurrences that are overdue the newest runs. `skip`: as `last`, with a misfire_grace of
+    300 s. `all`: each, up to `cap`."""
+    cap: int
+    """How many occurrences `all` runs at most after a downtime: 100 by default, 1,000 at most."""
+    stagger: Duration
+    """How far apart those start."""
+    misfire_grace: Duration | None
+    """How late an occurrence may start; None, however late."""
+    overlap: str
+    """When the job of the occurrence before has not ended: `skip` (the default), `queue` or `replace`."""
+    max_instances: int
+    """How many jobs of the schedule may be unfinished at once; 1 by default."""
+    jitter: Duration
+    """Spread each occurrence over this time; the same for an occurrence whoever computes it."""
+    starts_at: datetime | None
+    ends_at: datetime | None
+    max_runs: int | None
+    queue: str | None
+    priority: int
+    tenant_id: str | None
+    use_case: str | None
+    delay_tolerance: Duration | None
+    deadline_policy: str
+    max_attempts: int | None
+    backoff: Backoff | str | Mapping[str, Any] | None
+    timeout: Duration | None
+    tags: Sequence[str]
+    meta: Mapping[str, Any] | None
+
+
+def terms(
+    id: str,
+    when: str | datetime,
+    kind: str,
+    *,
+    owner: str,
+    payload: str = "{}",
+    max_bytes: int = 262_144,
+    now: datetime | None = None,
+    **options: Any,
+) -> Terms:
+    """The schedule that these options mean. Raises ConfigError naming the option, HandlerError, PayloadError.
+
+    `payload` is JSON text. A schedule that never occurs after `now` is refused.
+    """
+    known_schedule_options(options)
+    expression = _expression(when)
+    job = new_job(
+        kind,
+        id=NOBODY,
+        payload=payload,
+        max_bytes=max_bytes,
+        **{name: options[name] for name in OF_THE_JOB if options.get(name) is not None},
+        **({} if options.get("queue") is not None else {"queue": "default"}),
+    )
+    catch_up = _one_of("catch_up", options.get("catch_up", CatchUp.LAST), ("last", "skip", "all"))
+    made = Terms(
+        id=_id(id),
+        owner=owner,
+        expression=expression,
+        time_zone=options.get("tz") or "UTC",
+        dst=options.get("dst") or "debian",
+        seconds=options.get("seconds"),
+        anchor=instant("anchor", options.get("anchor")),
+        kind=kind,
+        payload=json.loads(job.payload),
+        queue=job.queue,
+        priority=job.priority,
+        tenant_id=job.tenant_id,
+        use_case=job.use_case,
+        delay_tolerance=job.delay_tolerance,
+        deadline_policy=job.deadline_policy,
+        max_attempts=job.max_attempts,
+        backoff=None if job.backoff is None else json.loads(job.backoff),
+        timeout=job.timeout,
+        headers=None if job.headers is None else json.loads(job.headers),
+        catch_up=catch_up,
+        cap=_cap(options.get("cap", 100)),
+        stagger=_time("stagger", options.get("stagger")) or timedelta(0),
+        misfire_grace=_time("misfire_grace", options["misfire_grace"])
+        if "misfire_grace" in options
+        else GRACE_OF_SKIP if catch_up == CatchUp.SKIP else None,
+        overlap=_one_of("overlap", options.get("overlap", "skip"), ("skip", "queue", "replace")),
+        max_instances=integer("max_instances", options.get("max_instances", 1), at_least=1),
+        jitter=_time("jitter", options.get("jitter")) or timedelta(0),
+        starts_at=instant("starts_at", options.get("starts_at")),
+        ends_at=instant("ends_at", options.get("ends_at")),
+        max_runs=None
+        if options.get("max_runs") is None
+        else integer("max_runs", options["max_runs"], at_least=1),
+    )
+    _occurs(made, when, now or datetime.now(UTC))
+    return made
+
+
+def known_schedule_options(options: Mapping[str, Any]) -> None:
+    """Raise the TypeError that Python would for a parameter that does not exist."""
+    unknown = sorted(options.keys() - ScheduleOptions.__annotations__.keys())
+    if unknown:
+        close = get_close_matches(unknown[0], ScheduleOptions.__annotations__, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise TypeError(f"a schedule got an unexpected keyword argument {unknown[0]!r}{hint}")
+
+
+def parsed(terms: Terms) -> Schedule:
+    """When these terms say that it occurs. Raises ConfigError."""
+    return Schedule.parse(
+        terms.expression,
+        tz=terms.time_zone,
+        dst=terms.dst,  # type: ignore[arg-type]
+        seconds=terms.seconds,  # type: ignore[arg-type]
+        anchor=terms.anchor,
+        id=terms.id,
+    )
+
+
+def _occurs(terms: Terms, when: str | datetime, now: datetime) -> None:
+    start = now if terms.starts_at is None else max(now, terms.starts_at - timedelta(microseconds=1))
+    first = parsed(terms).next_after(start)
+    if first is None:
+        raise ConfigError("when", when, f"never occurs after {start:%Y-%m-%d %H:%M:%S %Z}")
+    if terms.ends_at is not None and first > terms.ends_at:
+        raise ConfigError("ends_at", terms.ends_at, f"is before the first occurrence, {first.isoformat()}")
+
+
+def _expression(when: str | datetime) -> str:
+    if isinstance(when, datetime):
+        moment = instant("when", when)
+        assert moment is not None
+        return moment.isoformat()
+    if not isinstance(when, str):
+        raise ConfigError("when", when, "must be an expression, like '0 9 * * 1-5' or 'every 15m', or a datetime")
+    return when
+
+
+def _id(id: str) -> str:
+    if not isinstance(id, str) or not id or len(id) > MAX_ID_CHARACTERS or not id.isprintable():
+        raise ConfigError("id", id, f"must be 1 to {MAX_ID_CHARACTERS} printable characters, like nightly-report")
+    return id
+
+
+def _cap(value: int) -> int:
+    if integer("cap", value, at_least=1) > MAX_CAP:
+        raise ConfigError("cap", value, f"must be at most {MAX_CAP}")
+    return value
+
+
+def _one_of(option: str, value: str, allowed: Sequence[str]) -> str:
+    if value not in allowed:
+        raise ConfigError(option, value, f"must be {', '.join(allowed[:-1])} or {allowed[-1]}")
+    return str(value)
+
+
+def _time(option: str, value: Duration | None) -> timedelta | None:
+    return None if value is None else parse_duration(value, setting=option)

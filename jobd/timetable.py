@@ -1,0 +1,260 @@
+"""Schedules as the database has them: one method for each block of `sql/schedules.sql`.
+
+Every `now` is None in production, where the database's clock counts. The domain decides
+(`occurrences`), this reads and writes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from jobd import sql
+from jobd.door import Executes, Record
+from jobd.occurrences import CatchUp, Policy
+
+BLOCKS = sql.blocks("schedules")
+JSON_COLUMNS = ("payload", "backoff", "headers")
+TIMING = ("expression", "time_zone", "dst", "seconds", "anchor")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """A schedule as it is declared: when it occurs, which job that becomes, and what happens when it is late."""
+
+    id: str
+    owner: str
+    expression: str
+    time_zone: str = "UTC"
+    dst: str = "debian"
+    seconds: str | None = None
+    anchor: datetime | None = None
+    kind: str
+    payload: Any = None
+    queue: str = "default"
+    priority: int = 0
+    tenant_id: str | None = None
+    use_case: str | None = None
+    delay_tolerance: timedelta | None = None
+    deadline_policy: str = "run"
+    max_attempts: int | None = None
+    backoff: dict[str, Any] | None = None
+    timeout: timedelta | None = None
+    headers: dict[str, Any] | None = None
+    catch_up: str = CatchUp.LAST
+    cap: int = 100
+    stagger: timedelta = timedelta(0)
+    misfire_grace: timedelta | None = None
+    overlap: str = "skip"
+    max_instances: int = 1
+    jitter: timedelta = timedelta(0)
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    max_runs: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleEntry(Terms):
+    """A schedule as it stands. `due_at` is its next occurrence, as far as a scheduler has looked; None, none ever."""
+
+    paused_at: datetime | None
+    paused_by: str | None
+    fault: str | None
+    runs: int
+    decided_until: datetime
+    passed_until: datetime | None
+    due_at: datetime | None
+    last_fire_at: datetime | None
+    revision: int
+    created_at: datetime
+    changed_at: datetime
+
+    @property
+    def policy(self) -> Policy:
+        """What happens to occurrences that are due."""
+        return Policy(CatchUp(self.catch_up), self.misfire_grace, self.cap, self.stagger, self.ends_at)
+
+
+class DueSchedule(NamedTuple):
+    """A schedule to look at: when it was read, its jobs that have not ended, its last success."""
+
+    entry: ScheduleEntry
+    moment: datetime
+    unfinished: list[UUID]
+    last_success_at: datetime | None
+
+
+class Occurrence(NamedTuple):
+    """One row of the history to come: an occurrence that runs or is skipped, or a stretch that was missed."""
+
+    fire_at: datetime
+    last_at: datetime
+    count: int
+    outcome: str
+    reason: str | None = None
+    job_id: UUID | None = None
+    run_at: datetime | None = None
+    headers: str | None = None
+
+
+class Decision(NamedTuple):
+    """What a scheduler decided about one schedule as it was in `revision`."""
+
+    id: str
+    revision: int
+    until: datetime
+    due_at: datetime | None
+    occurrences: Sequence[Occurrence] = ()
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleRun:
+    """What became of an occurrence, or of a stretch of them, and of the job that it became."""
+
+    schedule_id: str
+    fire_at: datetime
+    last_at: datetime
+    count: int
+    outcome: str
+    reason: str | None
+    job_id: UUID | None
+    decided_at: datetime
+    kind: str | None
+    state: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    job_reason: str | None
+    error: dict[str, Any] | None
+
+
+TERMS = tuple(field.name for field in fields(Terms))
+ENTRY = tuple(field.name for field in fields(ScheduleEntry))
+RUN = tuple(field.name for field in fields(ScheduleRun))
+
+
+class Timetable:
+    """Schedules, and what became of their occurrences."""
+
+    def __init__(self, door: Executes) -> None:
+        self.door = door
+
+    async def put(
+        self, schedules: Sequence[Terms], *, replace: bool, now: datetime | None = None
+    ) -> dict[str, bool]:
+        """Declare schedules; return the ids that stand now as given, and whether they are new."""
+        text = json.dumps([{name: _plain(getattr(terms, name)) for name in TERMS} for terms in schedules])
+        rows = await self.door.fetch(BLOCKS["put"], text, replace, now)
+        return {row["id"]: row["created"] for row in rows}
+
+    async def disown(self, owner: str, ids: Sequence[str], *, now: datetime | None = None) -> list[str]:
+        """Pause what this owner declares no more; return the ids."""
+        return [row["id"] for row in await self.door.fetch(BLOCKS["disown"], owner, list(ids), now)]
+
+    async def remove(self, ids: Sequence[str]) -> list[str]:
+        """Forget schedules; return the ids that were there."""
+        return [row["id"] for row in await self.door.fetch(BLOCKS["remove"], list(ids))]
+
+    async def remove_prefix(self, prefix: str) -> list[str]:
+        """Forget all schedules whose id begins so; return the ids."""
+        return [row["id"] for row in await self.door.fetch(BLOCKS["remove_prefix"], prefix)]
+
+    async def pause(self, id: str, *, by: str, now: datetime | None = None) -> bool:
+        """Let no occurrence run until it is resumed; False when there is no such schedule."""
+        return bool(await self.door.fetch(BLOCKS["pause"], id, by, now))
+
+    async def resume(self, id: str, *, now: datetime | None = None) -> bool:
+        """Let occurrences run again, but none of the pause; False when there is no such schedule."""
+        return bool(await self.door.fetch(BLOCKS["resume"], id, now))
+
+    async def trigger(self, id: str, *, job_id: UUID, now: datetime | None = None) -> bool:
+        """Run an occurrence of its own, now; False when there is no such schedule."""
+        return bool(await self.door.fetch(BLOCKS["trigger"], id, job_id, now))
+
+    async def get(self, id: str) -> ScheduleEntry | None:
+        """One schedule, or None."""
+        rows = await self.door.fetch(BLOCKS["get"], id)
+        return _entry(rows[0]) if rows else None
+
+    async def list(
+        self, *, prefix: str = "", after: str | None = None, count: int = 100
+    ) -> list[ScheduleEntry]:
+        """Schedules by id, those after `after`."""
+        return [_entry(row) for row in await self.door.fetch(BLOCKS["list"], prefix, after, count)]
+
+    async def history(
+        self, id: str, *, before: datetime | None = None, count: int = 100
+    ) -> list[ScheduleRun]:
+        """What became of the newest occurrences."""
+        rows = await self.door.fetch(BLOCKS["history"], id, before, count)
+        return [
+            ScheduleRun(
+                **{name: row[name] for name in RUN if name != "error"},
+                error=None if row["error"] is None else json.loads(row["error"]),
+            )
+            for row in rows
+        ]
+
+    async def due(self, *, count: int, now: datetime | None = None) -> list[DueSchedule]:
+        """Schedules to look at now, the longest due first."""
+        rows = await self.door.fetch(BLOCKS["due"], count, now)
+        return [
+            DueSchedule(_entry(row), row["moment"], row["unfinished"], row["last_success_at"]) for row in rows
+        ]
+
+    async def next_due(self, *, now: datetime | None = None) -> float | None:
+        """In how many seconds a schedule is due; None, none ever."""
+        rows = await self.door.fetch(BLOCKS["next_due"], now)
+        return rows[0]["seconds"]  # type: ignore[no-any-return]
+
+    async def fire(
+        self,
+        decisions: Sequence[Decision],
+        *,
+        name: str,
+        worker_id: UUID,
+        term: int,
+        now: datetime | None = None,
+    ) -> set[str]:
+        """Write what was decided, all in one transaction, if this worker leads in this term.
+
+        Returns the ids whose decision holds: the others had changed since they were read.
+        """
+        runs = [(decision.id, run) for decision in decisions for run in decision.occurrences]
+        ran = [[run.fire_at for run in each.occurrences if run.outcome == "ran"] for each in decisions]
+        rows = await self.door.fetch(
+            BLOCKS["fire"], name, worker_id, term,
+            [each.id for each in decisions], [each.revision for each in decisions],
+            [each.until for each in decisions], [each.due_at for each in decisions],
+            [each.fault for each in decisions], [len(each) for each in ran],
+            [max(each, default=None) for each in ran],
+            [id for id, _ in runs], [run.fire_at for _, run in runs], [run.last_at for _, run in runs],
+            [run.count for _, run in runs], [run.outcome for _, run in runs], [run.reason for _, run in runs],
+            [run.job_id for _, run in runs], [run.run_at for _, run in runs],
+            [run.headers for _, run in runs], now,
+        )  # fmt: skip
+        return {row["id"] for row in rows}
+
+    async def prune(self, before: datetime, *, batch: int) -> int:
+        """Forget what was decided before then, `batch` rows at most; return how many."""
+        rows = await self.door.fetch(BLOCKS["prune"], before, batch)
+        return int(rows[0]["pruned"])
+
+
+def _entry(row: Record) -> ScheduleEntry:
+    values = {name: row[name] for name in ENTRY}
+    for name in JSON_COLUMNS:
+        if values[name] is not None:
+            values[name] = json.loads(values[name])
+    return ScheduleEntry(**values)
+
+
+def _plain(value: Any) -> Any:
+    """As jsonb_populate_recordset reads it."""
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds()} seconds"
+    return value.isoformat() if isinstance(value, datetime) else value
