@@ -1,0 +1,294 @@
+"""The scheduler: each occurrence is a job, or a row that says why not, once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from jobd.door import Database, Link
+from jobd.events import ScheduleDropped, ScheduleFaulty, ScheduleFired
+from jobd.ids import uuid7
+from jobd.terms import terms
+from tests.engine.clockwork import BEGIN, MINUTE, Clockwork
+from tests.factories import query, scalar
+
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture
+def clock(link: Link) -> Clockwork:
+    return Clockwork(link)
+
+
+@pytest.fixture
+async def rival(database_url: str) -> AsyncIterator[Clockwork]:
+    """The scheduler of another process."""
+    other = Link(Database(database_url))
+    yield Clockwork(other)
+    await other.close()
+
+
+async def test_an_occurrence_becomes_a_job_with_what_the_schedule_says(clock: Clockwork):
+    await clock.add(
+        "*/5 * * * *", payload='{"n": 1}', queue="mail", priority=3, tenant_id="t", tags=["a"], timeout="5s"
+    )
+    await clock.after(4.9 * MINUTE)
+    assert await clock.jobs() == []
+    await clock.after(0.2 * MINUTE)
+    (job,) = await clock.jobs()
+    assert (job["kind"], job["queue"], job["priority"], job["tenant_id"]) == ("tick", "mail", 3, "t")
+    assert (job["state"], job["payload"], job["timeout"]) == ("ready", '{"n": 1}', 5 * SECOND)
+    assert (job["run_at"], job["fire_at"]) == (BEGIN + 5 * MINUTE, (BEGIN + 5 * MINUTE).isoformat())
+    assert await clock.history() == [(5, 5, 1, "ran", None)]
+    entry = await clock.timetable.get("s")
+    assert entry is not None
+    assert (entry.due_at, entry.runs, entry.last_fire_at) == (BEGIN + 10 * MINUTE, 1, BEGIN + 5 * MINUTE)
+    (told,) = clock.told
+    assert isinstance(told, ScheduleFired)
+    assert (told.outcome, told.count, round(told.late_seconds)) == ("ran", 1, 6)
+
+
+async def test_nothing_is_due_until_the_next_occurrence(clock: Clockwork):
+    await clock.add("every 10m", anchor=BEGIN)
+    assert await clock.lead()
+    assert clock.term is not None
+    await clock.scheduler.once(clock.term)
+    assert await clock.timetable.next_due(now=clock.now) == 600
+    clock.now += 9.999 * MINUTE
+    await clock.lead()
+    assert 0 < await clock.scheduler.once(clock.term) < 0.1
+
+
+@pytest.mark.parametrize("downtime", [timedelta(minutes=10), timedelta(hours=26), timedelta(days=400)], ids=str)
+@pytest.mark.parametrize("grace", [None, "300s"])
+@pytest.mark.parametrize("catch_up", ["last", "skip", "all"])
+async def test_after_a_downtime(clock: Clockwork, catch_up: str, grace: str | None, downtime: timedelta):
+    await clock.add("* * * * *", catch_up=catch_up, misfire_grace=grace, cap=7, max_instances=100)
+    await clock.after(MINUTE)
+    assert await clock.fired() == [1]
+    await clock.after(downtime)
+    # Within the grace are six of them: the one that is due now, and those of the five minutes before.
+    expected = 1 if catch_up != "all" else 6 if grace else 7
+    upto = 1 + downtime / MINUTE
+    assert await clock.fired() == [1, *(upto - n for n in reversed(range(expected)))]
+    missed = [row for row in await clock.history() if row[3] != "ran"]
+    count = min(downtime / MINUTE, 10_000) - expected
+    assert missed == [(2, upto - expected, count, "missed", "catch_up" if grace is None or expected < 6 else "misfire_grace")]
+    await clock.after(MINUTE)
+    assert (await clock.fired())[-1] == upto + 1
+
+
+async def test_a_daily_job_that_a_deploy_swallowed_runs_late(clock: Clockwork):
+    await clock.add("0 3 * * *")
+    await clock.add("0 3 * * *", "strict", catch_up="skip")
+    await clock.at(BEGIN + timedelta(hours=3, minutes=10))
+    assert await clock.fired() == [180]
+    assert await clock.history("strict") == [(180, 180, 1, "missed", "misfire_grace")]
+
+
+async def test_all_are_spread(clock: Clockwork):
+    await clock.add("* * * * *", catch_up="all", stagger="10s", max_instances=10)
+    await clock.after(3 * MINUTE)
+    jobs = await clock.jobs()
+    assert [job["run_at"] for job in jobs] == [BEGIN + MINUTE, clock.now + 10 * SECOND, clock.now + 20 * SECOND]
+    assert [job["state"] for job in jobs] == ["ready", "scheduled", "scheduled"]
+
+
+async def test_overlap_skip(clock: Clockwork):
+    await clock.add("* * * * *")
+    for _ in range(3):
+        await clock.after(MINUTE)
+    await clock.end_jobs()
+    await clock.after(MINUTE)
+    ran, skipped = (None, "ran"), ("overlap", "skipped")
+    assert [row[:-3:-1] for row in await clock.history()] == [ran, skipped, skipped, ran]
+
+
+async def test_overlap_queue_waits_for_the_one_before(clock: Clockwork):
+    await clock.add("* * * * *", overlap="queue", catch_up="all")
+    for _ in range(3):
+        await clock.after(MINUTE)
+    assert await clock.fired() == [1]
+    for seen in ([1, 2], [1, 2, 3], [1, 2, 3]):
+        await clock.end_jobs()
+        await clock.after(2 * SECOND)
+        assert await clock.fired() == seen
+    assert len(await clock.history()) == 3
+
+
+async def test_overlap_replace_cancels_the_one_before(clock: Clockwork):
+    await clock.add("* * * * *", overlap="replace")
+    await clock.after(MINUTE)
+    await clock.after(MINUTE)
+    assert [(job["state"], job["reason"]) for job in await clock.jobs()] == [("cancelled", "replaced"), ("ready", None)]
+
+
+async def test_jitter_is_the_same_for_everybody(clock: Clockwork, rival: Clockwork):
+    for each, name in ((clock, "s"), (rival, "s")):
+        await each.timetable.remove([name])
+        await each.add("0 * * * *", jitter="10m", max_instances=100)
+        each.now = BEGIN
+    await clock.at(BEGIN + timedelta(hours=5))
+    await clock.add("0 * * * *", "t", jitter="10m", max_instances=100, catch_up="all")
+    jobs = await clock.jobs()
+    assert len(jobs) == 1
+    late = jobs[0]["run_at"] - BEGIN - timedelta(hours=5)
+    assert timedelta(0) <= late < 10 * MINUTE
+    await clock.timetable.remove(["s"])
+    await query(clock.link, "delete from jobd.schedule_runs")
+    rival.now = BEGIN + timedelta(hours=4)
+    await rival.add("0 * * * *", jitter="10m", max_instances=100)
+    clock.now += 6 * SECOND
+    await rival.at(clock.now)
+    assert (await rival.jobs())[-1]["run_at"] == jobs[0]["run_at"]
+
+
+async def test_what_a_pause_swallowed_is_skipped(clock: Clockwork):
+    await clock.add("* * * * *")
+    await clock.after(MINUTE)
+    assert await clock.timetable.pause("s", by="me", now=clock.now)
+    await clock.after(5 * MINUTE)
+    assert await clock.timetable.resume("s", now=clock.now)
+    await clock.after(SECOND)
+    await clock.end_jobs()
+    await clock.after(MINUTE)
+    assert await clock.history() == [
+        (1, 1, 1, "ran", None),
+        (2, 6, 5, "skipped", "paused"),
+        (7, 7, 1, "ran", None),
+    ]
+
+
+async def test_it_ends_with_its_last_run_and_with_its_last_moment(clock: Clockwork):
+    await clock.add("* * * * *", "thrice", max_runs=3, max_instances=10)
+    await clock.add("* * * * *", "short", ends_at=BEGIN + 2 * MINUTE, max_instances=10)
+    await clock.add((BEGIN + MINUTE).isoformat(), "once")
+    for _ in range(6):
+        await clock.after(MINUTE)
+    assert await clock.fired("thrice") == [1, 2, 3]
+    assert await clock.fired("short") == [1, 2]
+    assert await clock.fired("once") == [1]
+    assert await clock.timetable.next_due(now=clock.now) is None
+
+
+async def test_the_handler_learns_of_the_last_success(clock: Clockwork):
+    await clock.add("* * * * *")
+    for state in ("succeeded", "dead", "dead"):
+        await clock.after(MINUTE)
+        await clock.end_jobs(state)
+    headers = [row["headers"] for row in await clock.jobs()]
+    assert ["last_success_at" in text for text in headers] == [False, True, True]
+
+
+async def test_two_schedulers_that_race_make_one_job(clock: Clockwork, rival: Clockwork):
+    for n in range(20):
+        await clock.add("* * * * *", f"s{n}", max_instances=1000)
+    for _ in range(20):
+        moment = clock.now + MINUTE
+        first, second = random.sample([clock, rival], 2)
+        # Both believe that they lead: only one of the terms holds.
+        first.term = first.term or 1
+        second.term = second.term or 1
+        await asyncio.gather(first.at(moment), second.at(moment))
+    minutes = await query(clock.link, "select schedule_id, fire_at, count(*) as n from jobd.schedule_runs group by 1, 2")
+    assert len(minutes) == 400
+    assert {row["n"] for row in minutes} == {1}
+    assert await scalar(clock.link, "select count(*) from jobd.jobs") == 400
+
+
+async def test_who_has_lost_the_lead_writes_nothing(clock: Clockwork, rival: Clockwork):
+    await clock.add("* * * * *")
+    assert await clock.lead()
+    stale = clock.term
+    rival.now = clock.now + timedelta(seconds=30)
+    assert await rival.lead()
+    clock.now += MINUTE
+    assert stale is not None
+    await clock.scheduler.once(stale)
+    assert await clock.history() == []
+    await rival.at(clock.now)
+    assert await rival.fired() == [1]
+
+
+async def test_what_changed_since_it_was_read_is_decided_anew(clock: Clockwork):
+    await clock.add("* * * * *")
+    await clock.lead()
+    clock.now += MINUTE
+    (due,) = await clock.timetable.due(count=10, now=clock.now)
+    await clock.add("0 0 1 1 *")
+    decision = clock.scheduler._decision(due)
+    assert len(decision.occurrences) == 1
+    await clock.lead()
+    assert clock.term is not None
+    held = await clock.timetable.fire(
+        [decision], name="jobd", worker_id=clock.worker_id, term=clock.term, now=clock.now
+    )
+    assert held == set()
+    assert await clock.jobs() == []
+
+
+async def test_what_is_no_longer_declared_is_paused_and_comes_back_with_its_declaration(link: Link):
+    both = [terms(id, "* * * * *", "tick", owner="code", max_instances=10) for id in ("kept", "dropped")]
+    await Clockwork(link, declared={"code": both}).scheduler._declare()
+    later = Clockwork(link, declared={"code": both[:1]})
+    await later.scheduler._declare()
+    assert later.told == [ScheduleDropped("dropped", "code")]
+    entries = await later.timetable.list()
+    assert [(entry.id, entry.paused_by) for entry in entries] == [("dropped", "deploy"), ("kept", None)]
+    await Clockwork(link, declared={"code": both}).scheduler._declare()
+    assert [entry.paused_by for entry in await later.timetable.list()] == [None, None]
+
+
+async def test_what_was_added_at_run_time_is_left_alone_by_a_deploy(clock: Clockwork, link: Link):
+    await clock.add("* * * * *", "mine")
+    await Clockwork(link, declared={"code": []}).scheduler._declare()
+    entry = await clock.timetable.get("mine")
+    assert entry is not None and entry.paused_at is None
+
+
+async def test_declaring_again_does_not_lose_what_is_overdue(clock: Clockwork, link: Link):
+    made = terms("s", "0 3 * * *", "tick", owner="code", now=BEGIN)
+    await clock.timetable.put([made], replace=True, now=BEGIN)
+    clock.now = BEGIN + timedelta(hours=3, minutes=5)
+    await clock.timetable.put([made], replace=True, now=clock.now)
+    await clock.at(clock.now)
+    assert await clock.fired() == [180]
+
+
+async def test_a_schedule_written_by_hand_that_cannot_be_computed_rests_and_is_told(clock: Clockwork):
+    await clock.add("* * * * *")
+    await query(clock.link, "update jobd.schedules set expression = 'nonsense', revision = revision + 1")
+    await clock.after(MINUTE)
+    (told,) = clock.told
+    assert isinstance(told, ScheduleFaulty)
+    entry = await clock.timetable.get("s")
+    assert entry is not None and entry.fault == told.fault and "nonsense" in told.fault
+    await clock.add("* * * * *")
+    await clock.after(MINUTE)
+    assert len(await clock.fired()) == 1
+
+
+async def test_a_trigger_runs_at_once_even_of_a_paused_schedule(clock: Clockwork):
+    await clock.add("0 0 1 1 *", payload='{"a": 1}')
+    await clock.timetable.pause("s", by="me")
+    id = uuid7()
+    assert await clock.timetable.trigger("s", job_id=id, now=clock.now)
+    assert not await clock.timetable.trigger("unknown", job_id=uuid7())
+    (job,) = await clock.jobs()
+    assert (job["id"], job["state"], job["payload"]) == (id, "ready", '{"a": 1}')
+    assert await clock.history() == [(0, 0, 1, "ran", "triggered")]
+
+
+async def test_old_rows_are_forgotten(clock: Clockwork):
+    await clock.add("* * * * *", catch_up="all", max_instances=100)
+    await clock.after(10 * MINUTE)
+    text = "update jobd.schedule_runs set decided_at = $1::timestamptz where fire_at <= $2::timestamptz"
+    await query(clock.link, text, BEGIN - timedelta(days=100), BEGIN + 4 * MINUTE)
+    assert await clock.timetable.prune(BEGIN - timedelta(days=90), batch=3) == 3
+    assert await clock.timetable.prune(BEGIN - timedelta(days=90), batch=3) == 1
+    assert await clock.fired() == [5, 6, 7, 8, 9, 10]
+
