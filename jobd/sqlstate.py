@@ -73,7 +73,7 @@ def _of_server(error: asyncpg.PostgresError) -> JobdError | None:
         return Refused(said, sqlstate=state, constraint=constraint)
     if state.startswith(SCHEMA_MISSING) and "jobd" in said:
         # An INSERT into a schema that is not there names the table, which came with the schema.
-        return SchemaOutdated(0 if state == "3F000" or '"jobd.jobs"' in said else None)
+        return SchemaOutdated(0 if state == "3F000" or 'jobd.jobs' in said else None)
     if state.startswith("42") and not state.startswith(PERMANENT):
         return None
     return DatabaseUnavailable(f"{said} (SQLSTATE {state})", permanent=state.startswith(PERMANENT))
