@@ -68,10 +68,9 @@ def run(options: Options) -> Results:
             "rounds": options.rounds,
             "pairs": options.sizes.pairs,
             "growth finished": options.sizes.growth_finished,
-            "contestants": {
-                each.name: " ".join(each.about.pins) or "this tree" for each in bench.contestants
-            },
-            "Python": {each.name: each.python for each in bench.contestants},
+            "contestants": first.get("contestants", {})
+            | {each.name: " ".join(each.about.pins) or "this tree" for each in bench.contestants},
+            "Python": first.get("Python", {}) | {each.name: each.python for each in bench.contestants},
             "stores": stores(),
             "left out": [name for name in names() if name not in options.contestants],
         }

@@ -123,15 +123,17 @@ class Best:
 
 def best(results: Results, workload: str, names: Sequence[str], metric: str, *, least: bool = False) -> Best:
     """The best of several; those that this run was told to leave out do not count, but are named."""
-    unasked = results.environment.get("left out", [])
-    medians = {name: results.median(workload, name, metric) for name in names if name not in unasked}
+    every = {name: results.median(workload, name, metric) for name in names}
+    # Who has a figure counts, also where it is of an earlier part of the run.
+    unasked = {name for name in results.environment.get("left out", []) if every.get(name) is None}
+    medians = {name: value for name, value in every.items() if name not in unasked}
     known = {name: value for name, value in medians.items() if value is not None}
     if missing := sorted(medians.keys() - known.keys()):
         return Best(None, None, f"no figure of {', '.join(missing)}")
     if not known:
         return Best(None, None, "none of them was asked for")
     name = (min if least else max)(known, key=lambda each: known[each])
-    without = sorted(set(unasked) & set(names))
+    without = sorted(unasked & set(names))
     told = f"; {name}" + (f", without {', '.join(without)} (--contestants)" if without else "")
     return Best(name, known[name], told if len(names) > 1 else "")
 

@@ -80,7 +80,7 @@ class Pool:
         """Make sure that the database can be reached; needed once before anything else."""
         async with self._turn:
             if self._pool is None:
-                with translated():
+                with translated:
                     probe = await self.database.connect()
                     await probe.close()
                     prepares = self.database.prepares
@@ -119,7 +119,7 @@ class Pool:
             raise
 
     async def _fetch(self, block: Block, args: tuple[Any, ...]) -> list[Record]:
-        with translated():
+        with translated:
             pool, lease = await self._lend()
             try:
                 rows = await run(lease, block, args, prepares=self.database.prepares)
@@ -139,7 +139,7 @@ class Pool:
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection[Record]]:
         """A connection of one's own for as long as the block lasts."""
-        with translated():
+        with translated:
             pool, lease = await self._lend()
         try:
             yield lease
