@@ -8,6 +8,8 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Mapping
+from typing import Any
 
 import psycopg
 
@@ -53,20 +55,22 @@ def run(options: Options) -> Results:
     """Every workload that was asked for, on servers that live as long as this call."""
     bench = Bench(options)
     started = time.time()
+    before = _before(options)
+    bench.results = before.without(options.workloads)
+    first = before.environment
     try:
         _prepare(bench)
         bench.results.environment = {
-            "run": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started)),
-            "command": " ".join(["python -m benchmarks", *options.told]),
+            "run": _after(first, "run", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started))),
+            "command": _after(first, "command", " ".join(["python -m benchmarks", *options.told])),
             **description(),
             **bench.servers(),
             "rounds": options.rounds,
             "pairs": options.sizes.pairs,
             "growth finished": options.sizes.growth_finished,
-            "contestants": {
-                each.name: " ".join(each.about.pins) or "this tree" for each in bench.contestants
-            },
-            "Python": {each.name: each.python for each in bench.contestants},
+            "contestants": first.get("contestants", {})
+            | {each.name: " ".join(each.about.pins) or "this tree" for each in bench.contestants},
+            "Python": first.get("Python", {}) | {each.name: each.python for each in bench.contestants},
             "stores": stores(),
             "left out": [name for name in names() if name not in options.contestants],
         }
@@ -79,8 +83,20 @@ def run(options: Options) -> Results:
         bench.note("interrupted: the rest was left out")
     finally:
         bench.close()
-    bench.results.environment["minutes"] = round((time.time() - started) / 60, 1)
+    minutes = first.get("minutes", 0.0) + (time.time() - started) / 60
+    bench.results.environment["minutes"] = round(minutes, 1)
     return bench.results
+
+
+def _before(options: Options) -> Results:
+    """What this run goes on with."""
+    path = options.results / "results.json"
+    return Results.from_json(path.read_text()) if options.join and path.exists() else Results()
+
+
+def _after(first: Mapping[str, Any], name: str, value: str) -> str:
+    """What is told of a run in parts: of each."""
+    return f"{first[name]}; {value}" if name in first else value
 
 
 def _prepare(bench: Bench) -> None:

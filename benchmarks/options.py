@@ -81,6 +81,7 @@ class Options:
     results: Path
     print_json: bool
     keep: bool
+    join: bool
     told: tuple[str, ...]  # the command line, without folders of this machine
 
 
@@ -108,6 +109,11 @@ def parse(arguments: list[str] | None = None) -> Options:
     add("--python", metavar="X.Y", help="the Python that runs jobd and the bare statements (this one)")
     add("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder (%(default)s)")
     add("--cache", type=Path, default=ROOT / ".jobd" / "benchmarks", help="environments, servers' data")
+    add(
+        "--join",
+        action="store_true",
+        help="leave what the results' folder holds of other workloads as it is, for a run in parts",
+    )
     add("--json", action="store_true", help="print the JSON instead of the table")
     add("--keep", action="store_true", help="leave the servers' data behind")
     given = parser.parse_args(arguments)
@@ -133,6 +139,7 @@ def parse(arguments: list[str] | None = None) -> Options:
         results=(given.results / "quick" if given.quick else given.results).absolute(),
         print_json=given.json,
         keep=given.keep,
+        join=given.join,
         told=_without_folders(sys.argv[1:] if arguments is None else arguments),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -75,6 +75,15 @@ class Results:
     def walk(self, bar: str) -> Walk | None:
         return next((walk for walk in self.walks if walk.bar == bar), None)
 
+    def without(self, workloads: Collection[str]) -> Results:
+        """What there is of other workloads, in a run that goes on with these."""
+        return Results(
+            environment=dict(self.environment),
+            samples=[sample for sample in self.samples if _measured_in(sample.workload) not in workloads],
+            walks=[walk for walk in self.walks if _measured_in(walk.bar.split()[0]) not in workloads],
+            notes=list(self.notes),
+        )
+
     def as_json(self) -> str:
         return json.dumps(
             {
@@ -98,3 +107,8 @@ class Results:
             ],
             notes=data["notes"],
         )
+
+
+def _measured_in(name: str) -> str:
+    """Which workload measures a figure or a bar of that name."""
+    return {"round trips": "drain", "fleet": "processes"}.get(name, name)

@@ -139,7 +139,7 @@ class Link:
     async def fetch(self, block: Block, *args: Any) -> list[Record]:
         """Execute `block`. A connection that broke, or whose state is unknown, is not used again."""
         async with self._turn:
-            with translated():
+            with translated:
                 try:
                     connection = await self.opened()
                     return await run(connection, block, args, prepares=self.database.prepares)
@@ -151,7 +151,7 @@ class Link:
     async def execute_plain(self, text: str) -> None:
         """Execute text that takes no parameters outside any transaction (DDL that demands it)."""
         async with self._turn:
-            with translated():
+            with translated:
                 connection = await self.opened()
                 await connection.execute(text)
 

@@ -37,7 +37,8 @@ class JobStarted(NamedTuple):
 
 
 class JobFinished(NamedTuple):
-    """A run ended and its verdict is durable. `outcome` is one of lifecycle.OUTCOMES."""
+    """A run ended and its verdict is durable. `outcome` is one of lifecycle.OUTCOMES; no `run_seconds`: no
+    handler began."""
 
     id: UUID
     kind: str
@@ -45,7 +46,7 @@ class JobFinished(NamedTuple):
     attempt: int
     state: str
     outcome: str
-    run_seconds: float
+    run_seconds: float | None
     reason: str | None = None
 
 

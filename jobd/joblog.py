@@ -60,7 +60,7 @@ class JobLog:
                 continue
             severity = logging.WARNING if event.state == "dead" else LEVELS.get(event.outcome, logging.INFO)
             if severity >= self._level:
-                seconds = round(event.run_seconds, 4)
+                seconds = None if event.run_seconds is None else round(event.run_seconds, 4)
                 said = {"state": str(event.state), "seconds": seconds, "reason": event.reason}
                 self._log.log(severity, f"job {event.outcome}", **_job(event), **said)
 

@@ -41,11 +41,11 @@ class Listener:
 
         `up` is called once notifications are proven to arrive.
         """
-        with translated():
+        with translated:
             connection = await self._database.connect()
         try:
             connection.add_termination_listener(lambda _: self._gone.set())
-            with translated():
+            with translated:
                 for channel in (WAKE, CANCEL, SCHEDULES, self._echo):
                     await connection.add_listener(channel, self._on_notification)
             first = True

@@ -180,7 +180,7 @@ class Metrics:
             self._wait.observe(labels, seconds)
 
     def _jobs_finished(self, events: Sequence[JobFinished]) -> None:
-        runs: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
+        runs: defaultdict[tuple[str, str, str], list[float | None]] = defaultdict(list)
         for event in events:
             runs[event.queue, event.kind, event.outcome].append(event.run_seconds)
             if event.state == "dead":
@@ -188,8 +188,7 @@ class Metrics:
         for (queue, kind, outcome), seconds in runs.items():
             labels = self._labels.admit(queue, kind)
             self._finished.labels(*labels, outcome if outcome in OUTCOME_NAMES else OTHER).inc(len(seconds))
-            # A job of an unknown kind never ran.
-            self._run.observe(labels, () if outcome == "unknown_kind" else seconds)
+            self._run.observe(labels, [each for each in seconds if each is not None])
 
     def _jobs_rescued(self, event: JobsRescued) -> None:
         self._rescued.inc(event.count)

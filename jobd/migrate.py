@@ -76,7 +76,7 @@ def script() -> str:
 
 async def found_version(database: Database) -> int:
     """The version of the schema in the database; 0 where there is none."""
-    with translated():
+    with translated:
         connection = await database.connect()
         try:
             return await _version(connection)
@@ -101,7 +101,7 @@ async def migrate(target: Database | str) -> list[str]:
     rng = random.Random()
     while True:
         try:
-            with translated():
+            with translated:
                 applied = await _attempt(database)
         except Transient:
             applied = None

@@ -58,11 +58,11 @@ class Fire(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """Occurrences in a row that were missed, from the first to the last. `count` ends at COUNTED."""
+    """Occurrences in a row that were missed, from the first to the last. `number` ends at COUNTED."""
 
     first: datetime
     last: datetime
-    count: int
+    number: int
     reason: str
 
 
@@ -88,12 +88,12 @@ def plan(schedule: Recurs, policy: Policy, first: datetime, now: datetime, *, ru
         Fire(moment, moment if place == 0 else now + policy.stagger * place)
         for place, moment in enumerate(chosen)
     )
-    if due.count == len(chosen):
+    if due.number == len(chosen):
         missed = None
     else:
         last = due.newest[-1 - len(chosen)]
         too_late = earliest is not None and last < earliest
-        missed = Stretch(first, last, due.count - len(chosen), "misfire_grace" if too_late else "catch_up")
+        missed = Stretch(first, last, due.number - len(chosen), "misfire_grace" if too_late else "catch_up")
     ended = runs_left is not None and len(fires) >= runs_left
     return Plan(fires, missed, None if ended else due.next)
 
@@ -103,12 +103,12 @@ def pass_over(
 ) -> Plan:
     """Let none of the occurrences from `first` to `now` run: while a schedule is paused, say."""
     due = _due(schedule, first, now, ends_at, newest=1)
-    missed = Stretch(first, due.newest[-1], due.count, reason) if due.count else None
+    missed = Stretch(first, due.newest[-1], due.number, reason) if due.number else None
     return Plan((), missed, due.next)
 
 
 class _Due(NamedTuple):
-    count: int
+    number: int
     newest: deque[datetime]
     next: datetime | None
 

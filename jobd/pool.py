@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 else:
     _Connection = asyncpg.Connection
 
+# What was not needed for so long goes back to the pool, which closes it some minutes later.
+KEPT_SECONDS = 10.0
+
 
 class LentSession(_Connection):
     """A pool's connection. What a borrower set on it is undone when it comes back."""
@@ -54,7 +57,11 @@ async def _prepare_pooled(connection: Any) -> None:
 
 
 class Pool:
-    """Connections for clients and handlers. Calls end within `call_timeout` seconds."""
+    """Connections for clients and handlers. Calls end within `call_timeout` seconds.
+
+    Between calls a connection is kept at hand: to give it back and take it again would cost more than the
+    rest of a call. Whoever waits for one comes first, and what is not needed for a while goes back.
+    """
 
     def __init__(self, database: Database, *, size: int, call_timeout: float) -> None:
         self.database = database
@@ -62,12 +69,18 @@ class Pool:
         self.call_timeout = call_timeout
         self._pool: asyncpg.Pool[Record] | None = None
         self._turn = asyncio.Lock()
+        self._waiting = 0
+        # The last one was used last. So many of the first were never needed since the last look.
+        self._kept: list[Any] = []
+        self._spare = 0
+        self._look: asyncio.TimerHandle | None = None
+        self._returning: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Make sure that the database can be reached; needed once before anything else."""
         async with self._turn:
             if self._pool is None:
-                with translated():
+                with translated:
                     probe = await self.database.connect()
                     await probe.close()
                     prepares = self.database.prepares
@@ -87,9 +100,13 @@ class Pool:
         if pool is not None:
             try:
                 async with asyncio.timeout(5):
+                    await self._return_kept(pool)
                     await pool.close()
             except (TimeoutError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
                 pool.terminate()
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     async def fetch(self, block: Block, *args: Any) -> list[Record]:
         """Execute `block` on any connection. Raises CallTimeout when it takes too long."""
@@ -102,29 +119,33 @@ class Pool:
             raise
 
     async def _fetch(self, block: Block, args: tuple[Any, ...]) -> list[Record]:
-        with translated():
+        with translated:
             pool, lease = await self._lend()
-            lease.leave_clean()
             try:
-                return await run(lease, block, args, prepares=self.database.prepares)
-            except asyncpg.ReadOnlySQLTransactionError:
-                # A failover left us on a standby: none of these connections will ever write again.
-                await pool.expire_connections()
+                rows = await run(lease, block, args, prepares=self.database.prepares)
+            except BaseException as error:
+                await _give_back(pool, lease, clean=True)
+                if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+                    await self._expire(pool)
                 raise
-            finally:
-                await _give_back(pool, lease)
+            if self._waiting or self._pool is not pool:
+                await _give_back(pool, lease, clean=True)
+            else:
+                self._kept.append(lease)
+                if self._look is None:
+                    self._look_later()
+            return rows
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection[Record]]:
         """A connection of one's own for as long as the block lasts."""
-        with translated():
+        with translated:
             pool, lease = await self._lend()
         try:
             yield lease
         except (asyncpg.ReadOnlySQLTransactionError, DatabaseUnavailable) as error:
             if isinstance(error.__cause__ or error, asyncpg.ReadOnlySQLTransactionError):
-                # A failover left us on a standby: none of these connections will ever write again.
-                await pool.expire_connections()
+                await self._expire(pool)
             raise
         finally:
             await _give_back(pool, lease)
@@ -135,10 +156,55 @@ class Pool:
         pool = self._pool
         if pool is None:
             raise DatabaseUnavailable("the pool is closed")
-        return pool, await pool.acquire()
+        while self._kept:
+            lease = self._kept.pop()
+            self._spare = min(self._spare, len(self._kept))
+            if not _is_lost(lease):
+                return pool, lease
+            await _give_back(pool, lease)
+        self._waiting += 1
+        try:
+            return pool, await pool.acquire()
+        finally:
+            self._waiting -= 1
+
+    async def _expire(self, pool: asyncpg.Pool[Record]) -> None:
+        """A failover left us on a standby: none of these connections will ever write again."""
+        await pool.expire_connections()
+        await self._return_kept(pool)
+
+    async def _return_kept(self, pool: asyncpg.Pool[Record], count: int | None = None) -> None:
+        """Give the first so many of those at hand back, or all."""
+        leases = self._kept[:count]
+        del self._kept[:count]
+        for lease in leases:
+            await _give_back(pool, lease, clean=True)
+
+    def _look_later(self) -> None:
+        self._spare = len(self._kept)
+        self._look = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._look_at_kept)
+
+    def _look_at_kept(self) -> None:
+        self._look = None
+        if self._spare and self._pool is not None:
+            task = asyncio.get_running_loop().create_task(self._return_kept(self._pool, self._spare))
+            self._returning.add(task)
+            task.add_done_callback(self._returning.discard)
+        if len(self._kept) > self._spare:
+            self._look_later()
 
 
-async def _give_back(pool: asyncpg.Pool[Record], lease: Any) -> None:
+def _is_lost(lease: Any) -> bool:
+    """Whether the connection broke; the pool may have taken its place back then."""
+    try:
+        return bool(lease.is_closed())
+    except asyncpg.InterfaceError:
+        return True
+
+
+async def _give_back(pool: asyncpg.Pool[Record], lease: Any, *, clean: bool = False) -> None:
     # Whoever is cancelled here leaks no connection with its locks: asyncpg shields its own part of it.
     with contextlib.suppress(OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError):
+        if clean and not _is_lost(lease):
+            lease.leave_clean()
         await pool.release(lease, timeout=5)

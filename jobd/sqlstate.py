@@ -40,8 +40,8 @@ def translate(error: BaseException) -> JobdError | None:
     return None
 
 
-class Translated:
-    """A context that raises jobd's errors in place of the driver's."""
+class _Translated:
+    """`with translated:` raises jobd's errors in place of the driver's."""
 
     def __enter__(self) -> None:
         pass
@@ -53,12 +53,7 @@ class Translated:
                 raise named from error
 
 
-_TRANSLATED = Translated()
-
-
-def translated() -> Translated:
-    """Raise jobd's errors in place of the driver's."""
-    return _TRANSLATED
+translated = _Translated()
 
 
 def _of_server(error: asyncpg.PostgresError) -> JobdError | None:
@@ -73,7 +68,7 @@ def _of_server(error: asyncpg.PostgresError) -> JobdError | None:
         return Refused(said, sqlstate=state, constraint=constraint)
     if state.startswith(SCHEMA_MISSING) and "jobd" in said:
         # An INSERT into a schema that is not there names the table, which came with the schema.
-        return SchemaOutdated(0 if state == "3F000" or '"jobd.jobs"' in said else None)
+        return SchemaOutdated(0 if state == "3F000" or "jobd.jobs" in said else None)
     if state.startswith("42") and not state.startswith(PERMANENT):
         return None
     return DatabaseUnavailable(f"{said} (SQLSTATE {state})", permanent=state.startswith(PERMANENT))

@@ -35,7 +35,7 @@ class Inside:
         self.connection = connection
 
     async def fetch(self, block: sql.Block, *args: Any) -> list[Record]:
-        with translated():
+        with translated:
             return await run(self.connection, block, args, prepares=True)
 
 
@@ -50,7 +50,7 @@ async def effect(
     """
     async with pool.connection() as connection:
         transaction = connection.transaction(isolation="read_committed")
-        with translated():
+        with translated:
             await transaction.start()
         try:
             yield connection
@@ -72,7 +72,7 @@ async def effect(
 async def _record(connection: Any, ending: FinishedRun, pool: Pool, *, terse: bool) -> str:
     store = Store(Inside(connection))
     succeed = store.succeed_tersely if terse else store.succeed
-    with translated():
+    with translated:
         xid = await connection.fetchval("select pg_current_xact_id()::text")
     try:
         async with connection.transaction():
@@ -87,7 +87,7 @@ async def _record(connection: Any, ending: FinishedRun, pool: Pool, *, terse: bo
 
 async def _commit(transaction: Any, xid: str, pool: Pool, on_commit: Callable[[], None]) -> None:
     try:
-        with translated():
+        with translated:
             await transaction.commit()
     except DatabaseUnavailable as lost:
         if not await _committed(xid, pool, lost):

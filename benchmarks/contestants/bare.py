@@ -96,7 +96,7 @@ def _binary(count: int) -> bytes:
 
 
 async def produce(load: Load) -> dict[str, float]:
-    """One insert and one commit a job, `tasks` connections."""
+    """One insert and one commit a job, prepared, on `tasks` connections that nobody resets."""
     import asyncpg
 
     sql = (
@@ -105,8 +105,18 @@ async def produce(load: Load) -> dict[str, float]:
         " values ($1, 'default', $2, 'ready', 0, now(), now(), 'run', $3, now())"
     )
     ids = _ids()
-    async with asyncpg.create_pool(URL, min_size=load.tasks, max_size=load.tasks) as pool:
-        return await load.run(lambda kind, n: pool.execute(sql, next(ids), kind, f'{{"n": {n}}}'))
+    connections = [await asyncpg.connect(URL) for _ in range(load.tasks)]
+    free = [await connection.prepare(sql) for connection in connections]
+
+    async def insert(kind: str, n: int) -> None:
+        statement = free.pop()
+        await statement.fetch(next(ids), kind, f'{{"n": {n}}}')
+        free.append(statement)
+
+    produced = await load.run(insert)
+    for connection in connections:
+        await connection.close()
+    return produced
 
 
 async def work(concurrency: int | None) -> None:

@@ -40,6 +40,8 @@ class Drained:
     seconds: float
     worker_cpu: float
     database_cpu: float
+    # It took too long, and ended before the jobs did.
+    cut: bool = False
 
     @property
     def per_second(self) -> float:
@@ -164,6 +166,7 @@ def drain(
     return Drained(
         jobs=last - first,
         seconds=(ended_at or cut_at) - first_at,
+        cut=ended_at is None,
         worker_cpu=worker_after - worker_before,
         database_cpu=database_after - database_before,
     )

@@ -1,6 +1,6 @@
 """From the enqueue call to the handler's first line, by one clock: on an idle daemon, and at a rate.
 
-    idle     single enqueues 30 to 50 ms apart
+    idle     single enqueues 20 to 60 ms apart
     offered  then, to the same worker, 1,000 a second, ten at a time
 
 The producer is a process of its own. The first stamps of either warm connections and plans and are left out.

@@ -62,6 +62,8 @@ def _measure(
         again = store.value("select count(*) from jobd.job_history where attempt <> 1 or crashes <> 0")
         # Handlers that keep the loop busy end in lumps, which say little of when they ended.
         seconds = float(store.value(SPAN)) if work_us else 0.0
+    if drained is not None and drained.cut:
+        raise Failed(f"{jobs} jobs took too long: the drain was cut")
     if work_us and not again:
         return {"drain_per_second": jobs / seconds}
     if drained is None and not again:

@@ -1,6 +1,7 @@
-"""What waking workers costs ten producers that commit single enqueues: jobd's own enqueue, by pgbench.
+"""What waking workers costs ten producers that commit single enqueues, by pgbench.
 
-The same statement runs twice: as shipped, and without its notification.
+    shipped  the statement with which jobd's client enqueues a job
+    silent   the insert in it and nothing else: neither the look for sleepers nor the notification
 
     load   one worker that is busy all the time (1 ms of CPU a job), so that nobody needs to be woken
     idle   one worker with nothing else to do, which falls asleep whenever it has caught up
@@ -19,14 +20,22 @@ from pathlib import Path
 from benchmarks.bench import Bench, Case
 from benchmarks.contestant import Contestant, Failed
 from benchmarks.store import PostgresStore, until_completed, until_done
+from jobd.sql import blocks
 
 PRODUCERS = 10
 CLIENTS = "two clients"
 BUSY_US = 1_000
 BUSY_JOBS = 2_000
-ENQUEUE = """select jobd.enqueue(kind => 'noop', payload => '{"n": 1}');\n"""
-NOTIFY = "perform pg_notify('jobd_wake', enqueue.queue);"
-DEFINITION = "select pg_get_functiondef(oid) from pg_proc where proname = 'enqueue'"
+# The values of a plain job, in place of the statement's parameters.
+VALUES = {
+    "kind": "'noop'",
+    "payload": """'{"n": 1}'""",
+    "queue": "'default'",
+    "priority": "0",
+    "deadline_policy": "'run'",
+    "id": "jobd.uuid7()",
+}
+INSERT = re.compile(r"with made as \((.*?)\n\)\n", re.DOTALL)
 
 
 def run(bench: Bench) -> None:
@@ -64,19 +73,11 @@ def _silenced(bench: Bench, jobd: Contestant, where: str, silent: Case, case: Ca
 def _measure(bench: Bench, jobd: Contestant, where: str, *, wakes: bool) -> dict[str, float]:
     with bench.store(jobd) as store:
         assert isinstance(store, PostgresStore)
-        if not wakes:
-            definition = str(store.value(DEFINITION))
-            if definition.count(NOTIFY) != 1:
-                raise Failed("jobd.enqueue does not notify in one place: what to silence?")
-            store.connection.execute(definition.replace(NOTIFY, "null;"))
         busy = where == "load"
         jobd.run("enqueue", BUSY_JOBS if busy else 1, url=store.url)
-        # migrate=off: the start might put the function back.
-        with bench.working(
-            jobd, store.url, work_us=BUSY_US if busy else 0, arguments="--migrate off"
-        ) as worker:
+        with bench.working(jobd, store.url, work_us=BUSY_US if busy else 0) as worker:
             until_completed(store, 0, worker)
-            said = _pgbench(bench, store.database)
+            said = _pgbench(bench, store.database, enqueue(wakes=wakes))
             worker.stop()
     found = re.search(r"tps = ([\d.]+)", said)
     if found is None:
@@ -84,10 +85,24 @@ def _measure(bench: Bench, jobd: Contestant, where: str, *, wakes: bool) -> dict
     return {"enqueued_per_second": float(found[1])}
 
 
-def _pgbench(bench: Bench, database: str) -> str:
+def enqueue(*, wakes: bool) -> str:
+    """The statement of one enqueue, with or without all that wakes workers."""
+    block = blocks("lifecycle")["enqueue_new"]
+    text = block.text
+    for place, name in reversed([*enumerate(block.parameters, 1)]):
+        text = text.replace(f"${place}::", f"{VALUES.get(name, 'null')}::")
+    if not wakes:
+        found = INSERT.search(text)
+        if found is None:
+            raise Failed("enqueue_new is not an insert and a look for sleepers any more: what to silence?")
+        text = found[1]
+    return re.sub(r"--.*", "", text) + ";\n"
+
+
+def _pgbench(bench: Bench, database: str, text: str) -> str:
     with tempfile.TemporaryDirectory(prefix="jobd-bench-") as folder:
         script = Path(folder) / "enqueue.sql"
-        script.write_text(ENQUEUE)
+        script.write_text(text)
         Path(folder).chmod(0o755)
         return bench.postgres.pgbench(
             *("-n", "-M", "prepared", "-c", str(PRODUCERS), "-j", "2", "-f", str(script)),

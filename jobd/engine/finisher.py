@@ -46,7 +46,7 @@ class Ending:
     run: Run
     verdict: FinishedRun
     outcome: str
-    seconds: float
+    seconds: float | None
     tries: int = 0
     # Reduced to what any database stores, since it was refused as it came.
     bare: bool = False
@@ -96,8 +96,7 @@ class Finisher:
             pending = self._terse
         else:
             pending = self._successes
-        # What was held and never began took no time.
-        seconds = 0.0 if run.task is None else time.monotonic() - run.started
+        seconds = None if run.task is None else time.monotonic() - run.started
         pending.append(Ending(run, verdict, outcome, seconds))
         if not self._filled.is_set():
             self._empty.clear()

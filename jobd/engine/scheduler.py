@@ -185,7 +185,7 @@ def _written(
     if missed is not None:
         outcome = "skipped" if missed.reason == "paused" else "missed"
         occurrences = [
-            Occurrence(missed.first, missed.last, missed.count, outcome, missed.reason),
+            Occurrence(missed.first, missed.last, missed.number, outcome, missed.reason),
             *occurrences,
         ]
     until = max((run.last_at for run in occurrences), default=entry.decided_until)

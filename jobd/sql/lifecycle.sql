@@ -28,7 +28,8 @@ with made as (
                    coalesce($4::timestamptz, coalesce($16::timestamptz, now()) + coalesce($5::interval, '0')) as due) t
     returning queue, state
 )
--- As in jobd.wake, whose call would cost as much as the insert.
+-- As in jobd.wake, whose call would cost as much as the insert. It looks with the statement's snapshot: who falls
+-- asleep while the insert waits is not notified, and finds the job at the next poll.
 select pg_notify('jobd_wake', made.queue)
   from made
  where made.state = 'ready'

@@ -47,7 +47,7 @@ def finished(
     state: str = "succeeded",
     kind: str = "resize",
     queue: str = "images",
-    seconds: float = 1.5,
+    seconds: float | None = 1.5,
 ) -> JobFinished:
     return JobFinished(
         id=JOB, kind=kind, queue=queue, attempt=1, state=state, outcome=outcome, run_seconds=seconds
@@ -144,7 +144,7 @@ def test_a_finished_run_is_counted_with_its_duration() -> None:
 def test_a_job_of_an_unknown_kind_did_not_run_and_has_no_duration() -> None:
     events = Events()
     metrics = new_metrics(events)
-    events.emit(finished("unknown_kind", state="scheduled", seconds=0.0))
+    events.emit(finished("unknown_kind", state="scheduled", seconds=None))
 
     assert value(shown(metrics), "jobd_job_run_seconds_count", queue="images", kind="resize") == 0
 

@@ -181,3 +181,9 @@ def test_a_claim_is_made_of_what_its_block_returns_in_that_order():
 def test_a_script_that_has_no_blocks_is_read_whole():
     assert "create or replace function jobd.enqueue(" in sql.script("functions")
     assert sql.blocks("functions") == {}
+
+
+def test_both_doors_for_one_job_take_all_that_a_job_has():
+    every = {*NewJob._fields, "now"}
+    assert set(BLOCKS["enqueue"].parameters) == every
+    assert set(BLOCKS["enqueue_new"].parameters) == every - {"unique_key"}
