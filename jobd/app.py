@@ -61,11 +61,11 @@ class Jobs:
     def cron(
         self, when: str, *, id: str | None = None, payload: Any = None, **options: Unpack[ScheduleOptions]
     ) -> Callable[[Function], Function]:
-        """Let the handler's job occur as a cron expression says; of a plain function this makes a handler, too.
+        """Let the handler's job occur as a cron expression says; a plain function becomes a handler, too.
 
-        The schedule is put into the database when a daemon with the role `scheduler` starts, and paused when a
-        later version of the application no longer declares it. Its id is the handler's kind unless said. Raises
-        ConfigError, HandlerError.
+        The schedule is put into the database when a daemon with the role `scheduler` starts, and paused when
+        a later version of the application no longer declares it. Its id is the handler's kind unless said.
+        Raises ConfigError, HandlerError.
         """
 
         def declare(function: Function) -> Function:
@@ -73,13 +73,14 @@ class Jobs:
             name = id or handler.kind
             if name in self._schedules:
                 raise HandlerError(f"there is already a schedule {name!r}; give this one an id of its own")
+            given: dict[str, Any] = {"queue": handler.queue, **options}
             self._schedules[name] = terms(
                 name,
                 when,
                 handler.kind,
                 owner="code",
                 payload=encode_payload(dumped({} if payload is None else payload)),
-                **{"queue": handler.queue, **options},
+                **given,
             )
             return function
 

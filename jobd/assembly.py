@@ -282,7 +282,9 @@ class Assembly:
             lead=NAME,
             worker_id=lambda: self.lease.worker_id,
             term=lambda: leader.term,
-            cancel=lambda id: Store(link).cancel(id, reason="replaced by the next occurrence of its schedule"),
+            cancel=lambda id: Store(link).cancel(
+                id, reason="replaced by the next occurrence of its schedule"
+            ),
             events=self.events,
             rng=self.rng,
         )

@@ -178,7 +178,7 @@ class Daemon:
                     self._notifier = parts.notifier(
                         on_work=self._on_work,
                         on_cancel=lambda job_id: self._on_cancel(heartbeat, job_id),
-                        on_schedules=lambda: scheduler and scheduler.wake(),
+                        on_schedules=scheduler.wake if scheduler is not None else lambda: None,
                     )
                     control.spawn("notifier", self._notifier.run)
                 condition.show(executor, self._producer, self._notifier, slots=self.settings.concurrency)

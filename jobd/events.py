@@ -142,8 +142,7 @@ class ListenerChanged:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleFired:
-    """Occurrences of a schedule ended as one row: `ran`, `skipped` or `missed`, decided `late_seconds` after they
-    were due."""
+    """Occurrences of a schedule became one row: `ran`, `skipped` or `missed`, so long after they were due."""
 
     schedule_id: str
     outcome: str

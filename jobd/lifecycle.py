@@ -44,6 +44,8 @@ MOVES: dict[str, Move] = {
     "enqueue_new": Move(NOWHERE, WAITING),
     "enqueue_many": Move(NOWHERE, WAITING),
     "copy": Move(NOWHERE, WAITING),
+    "fire": Move(NOWHERE, WAITING),
+    "trigger": Move(NOWHERE, frozenset({JobState.READY})),
     "stage": Move(frozenset({JobState.SCHEDULED}), frozenset({JobState.READY})),
     "expire": Move(WAITING, frozenset({JobState.DEAD})),
     "claim": Move(frozenset({JobState.READY}), RUNNING),

@@ -1,4 +1,4 @@
-"""What an application does with schedules at run time: `jobs.schedules.add(...)`, `get`, `list` and the rest."""
+"""What an application does with schedules at run time: `jobs.schedules.add(...)` and the rest."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Schedules:
     ) -> datetime:
         """Let a job of this kind occur as `when` says; return the first time.
 
-        `when` is a cron expression, an interval (`every 15m`), EventBridge's `cron(...)`, `rate(...)` or `at(...)`,
-        or a moment. With `replace` it takes the place of a schedule of the same id, whose past goes on unless what
-        says when it occurs has changed. On the caller's `connection` it counts once the caller commits.
-        Raises ScheduleExists, ConfigError.
+        `when` is a cron expression, an interval (`every 15m`), EventBridge's `cron(...)`, `rate(...)` or
+        `at(...)`, or a moment. With `replace` it takes the place of a schedule of the same id, whose past
+        goes on unless what says when it occurs has changed. On the caller's `connection` it counts once the
+        caller commits. Raises ScheduleExists, ConfigError.
         """
         name, handler = self._client.handler_of(kind)
         if options.get("queue") is None and handler is not None:
@@ -55,14 +55,13 @@ class Schedules:
         stands = await Timetable(self._client.door_to(connection)).put([made], replace=replace)
         if id not in stands:
             raise ScheduleExists(id)
-        entry = await Timetable(self._client.door_to(connection)).get(id)
-        first = None if entry is None else parsed(made).next_after(entry.decided_until)
+        first = parsed(made).next_after(stands[id])
         assert first is not None
         return first
 
     async def get(self, id: str) -> ScheduleEntry:
         """The schedule as it is now. Raises ScheduleNotFound."""
-        entry = await self._timetable.get(id)
+        entry = await self._timetable.schedule(id)
         if entry is None:
             raise ScheduleNotFound(id)
         return entry
@@ -71,7 +70,7 @@ class Schedules:
         self, *, prefix: str = "", after: str | None = None, count: int = 100
     ) -> Sequence[ScheduleEntry]:
         """Schedules by id, `count` at most; `after` is the last id of the page before."""
-        return await self._timetable.list(prefix=prefix, after=after, count=count)
+        return await self._timetable.schedules(prefix=prefix, after=after, count=count)
 
     async def remove(self, id: str) -> None:
         """Forget a schedule; its jobs and its history stay. Raises ScheduleNotFound."""
@@ -86,12 +85,12 @@ class Schedules:
 
     async def pause(self, id: str, *, by: str = "api") -> None:
         """Let no occurrence run until it is resumed. Raises ScheduleNotFound."""
-        if not await self._timetable.pause(id, by=by):
+        if not await self._timetable.pause_schedule(id, by=by):
             raise ScheduleNotFound(id)
 
     async def resume(self, id: str) -> None:
         """Let occurrences run again; those of the pause are told as skipped. Raises ScheduleNotFound."""
-        if not await self._timetable.resume(id):
+        if not await self._timetable.resume_schedule(id):
             raise ScheduleNotFound(id)
 
     async def trigger(self, id: str) -> UUID:
@@ -108,7 +107,7 @@ class Schedules:
         self, id: str, *, before: datetime | None = None, count: int = 100
     ) -> Sequence[ScheduleRun]:
         """What became of its newest occurrences; empty also for an id that never was."""
-        return await self._timetable.history(id, before=before, count=count)
+        return await self._timetable.occurrences(id, before=before, count=count)
 
     @property
     def _timetable(self) -> Timetable:

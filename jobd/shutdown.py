@@ -76,7 +76,7 @@ class Shutdown:
         executor.give_back_held()
         with contextlib.suppress(JobdError, TimeoutError):
             await control.asked(self._heartbeat.stopping())
-        await control.stop("notifier", "leader", "maintenance")
+        await control.stop("notifier", "scheduler", "leader", "maintenance")
         await self._handlers_ended(grace, hurried=self._hurried)
         if executor.busy:
             self._log.warning("stopping handlers that have not ended", running=executor.busy)
@@ -130,7 +130,7 @@ class Shutdown:
         """The work loop is blocked for good, and the process was told to end: hand all back, and go."""
         running = [str(run.claim.id) for run in self._parts.holdings.runs() if run.active]
         self._log.critical("told to end, but a handler blocks the loop; ending without it", running=running)
-        await self._control.stopped("heartbeat", "watch", "notifier", "leader", "maintenance")
+        await self._control.stopped("heartbeat", "watch", "notifier", "scheduler", "leader", "maintenance")
         with contextlib.suppress(JobdError, TimeoutError):
             await self._farewell()
         os._exit(FENCED)

@@ -14,10 +14,10 @@ from typing import Any, TypedDict
 from uuid import UUID
 
 from jobd.backoff import Backoff
+from jobd.duration import parse_duration
 from jobd.errors import ConfigError
 from jobd.occurrences import GRACE_OF_SKIP, CatchUp
 from jobd.options import Duration, instant, integer, new_job
-from jobd.duration import parse_duration
 from jobd.schedule import Schedule
 from jobd.timetable import Terms
 
@@ -43,8 +43,8 @@ class ScheduleOptions(TypedDict, total=False):
     anchor: datetime | None
     """Where an interval counts from."""
     catch_up: str
-    """`last` (the default): of occurrences that are overdue the newest runs. `skip`: as `last`, with a misfire_grace of
-    300 s. `all`: each, up to `cap`."""
+    """`last` (the default): of occurrences that are overdue the newest runs. `skip`: as `last`, with a
+    misfire_grace of 300 s. `all`: each, up to `cap`."""
     cap: int
     """How many occurrences `all` runs at most after a downtime: 100 by default, 1,000 at most."""
     stagger: Duration
@@ -90,14 +90,9 @@ def terms(
     """
     known_schedule_options(options)
     expression = _expression(when)
-    job = new_job(
-        kind,
-        id=NOBODY,
-        payload=payload,
-        max_bytes=max_bytes,
-        **{name: options[name] for name in OF_THE_JOB if options.get(name) is not None},
-        **({} if options.get("queue") is not None else {"queue": "default"}),
-    )
+    of_the_job: dict[str, Any] = {"queue": "default"}
+    of_the_job |= {name: options[name] for name in OF_THE_JOB if options.get(name) is not None}
+    job = new_job(kind, id=NOBODY, payload=payload, max_bytes=max_bytes, **of_the_job)
     catch_up = _one_of("catch_up", options.get("catch_up", CatchUp.LAST), ("last", "skip", "all"))
     made = Terms(
         id=_id(id),
@@ -124,7 +119,9 @@ def terms(
         stagger=_time("stagger", options.get("stagger")) or timedelta(0),
         misfire_grace=_time("misfire_grace", options["misfire_grace"])
         if "misfire_grace" in options
-        else GRACE_OF_SKIP if catch_up == CatchUp.SKIP else None,
+        else GRACE_OF_SKIP
+        if catch_up == CatchUp.SKIP
+        else None,
         overlap=_one_of("overlap", options.get("overlap", "skip"), ("skip", "queue", "replace")),
         max_instances=integer("max_instances", options.get("max_instances", 1), at_least=1),
         jitter=_time("jitter", options.get("jitter")) or timedelta(0),
@@ -168,19 +165,23 @@ def _occurs(terms: Terms, when: str | datetime, now: datetime) -> None:
         raise ConfigError("ends_at", terms.ends_at, f"is before the first occurrence, {first.isoformat()}")
 
 
-def _expression(when: str | datetime) -> str:
+def _expression(when: Any) -> str:
     if isinstance(when, datetime):
         moment = instant("when", when)
         assert moment is not None
         return moment.isoformat()
     if not isinstance(when, str):
-        raise ConfigError("when", when, "must be an expression, like '0 9 * * 1-5' or 'every 15m', or a datetime")
+        raise ConfigError(
+            "when", when, "must be an expression, like '0 9 * * 1-5' or 'every 15m', or a datetime"
+        )
     return when
 
 
-def _id(id: str) -> str:
+def _id(id: Any) -> str:
     if not isinstance(id, str) or not id or len(id) > MAX_ID_CHARACTERS or not id.isprintable():
-        raise ConfigError("id", id, f"must be 1 to {MAX_ID_CHARACTERS} printable characters, like nightly-report")
+        raise ConfigError(
+            "id", id, f"must be 1 to {MAX_ID_CHARACTERS} printable characters, like nightly-report"
+        )
     return id
 
 

@@ -24,7 +24,7 @@ TIMING = ("expression", "time_zone", "dst", "seconds", "anchor")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """A schedule as it is declared: when it occurs, which job that becomes, and what happens when it is late."""
+    """A schedule as it is declared: when it occurs, what job that becomes, and what if it is late."""
 
     id: str
     owner: str
@@ -59,7 +59,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleEntry(Terms):
-    """A schedule as it stands. `due_at` is its next occurrence, as far as a scheduler has looked; None, none ever."""
+    """A schedule as it stands. `due_at` is its next occurrence, as a scheduler saw it; None, none ever."""
 
     paused_at: datetime | None
     paused_by: str | None
@@ -93,7 +93,7 @@ class Occurrence(NamedTuple):
 
     fire_at: datetime
     last_at: datetime
-    count: int
+    number: int
     outcome: str
     reason: str | None = None
     job_id: UUID | None = None
@@ -145,11 +145,11 @@ class Timetable:
 
     async def put(
         self, schedules: Sequence[Terms], *, replace: bool, now: datetime | None = None
-    ) -> dict[str, bool]:
-        """Declare schedules; return the ids that stand now as given, and whether they are new."""
+    ) -> dict[str, datetime]:
+        """Declare schedules; return those that stand now as given, and after what moment they occur."""
         text = json.dumps([{name: _plain(getattr(terms, name)) for name in TERMS} for terms in schedules])
         rows = await self.door.fetch(BLOCKS["put"], text, replace, now)
-        return {row["id"]: row["created"] for row in rows}
+        return {row["schedule_id"]: row["decided_until"] for row in rows}
 
     async def disown(self, owner: str, ids: Sequence[str], *, now: datetime | None = None) -> list[str]:
         """Pause what this owner declares no more; return the ids."""
@@ -163,34 +163,34 @@ class Timetable:
         """Forget all schedules whose id begins so; return the ids."""
         return [row["id"] for row in await self.door.fetch(BLOCKS["remove_prefix"], prefix)]
 
-    async def pause(self, id: str, *, by: str, now: datetime | None = None) -> bool:
+    async def pause_schedule(self, id: str, *, by: str, now: datetime | None = None) -> bool:
         """Let no occurrence run until it is resumed; False when there is no such schedule."""
-        return bool(await self.door.fetch(BLOCKS["pause"], id, by, now))
+        return bool(await self.door.fetch(BLOCKS["pause_schedule"], id, by, now))
 
-    async def resume(self, id: str, *, now: datetime | None = None) -> bool:
+    async def resume_schedule(self, id: str, *, now: datetime | None = None) -> bool:
         """Let occurrences run again, but none of the pause; False when there is no such schedule."""
-        return bool(await self.door.fetch(BLOCKS["resume"], id, now))
+        return bool(await self.door.fetch(BLOCKS["resume_schedule"], id, now))
 
     async def trigger(self, id: str, *, job_id: UUID, now: datetime | None = None) -> bool:
         """Run an occurrence of its own, now; False when there is no such schedule."""
         return bool(await self.door.fetch(BLOCKS["trigger"], id, job_id, now))
 
-    async def get(self, id: str) -> ScheduleEntry | None:
+    async def schedule(self, id: str) -> ScheduleEntry | None:
         """One schedule, or None."""
-        rows = await self.door.fetch(BLOCKS["get"], id)
+        rows = await self.door.fetch(BLOCKS["schedule"], id)
         return _entry(rows[0]) if rows else None
 
-    async def list(
+    async def schedules(
         self, *, prefix: str = "", after: str | None = None, count: int = 100
     ) -> list[ScheduleEntry]:
         """Schedules by id, those after `after`."""
-        return [_entry(row) for row in await self.door.fetch(BLOCKS["list"], prefix, after, count)]
+        return [_entry(row) for row in await self.door.fetch(BLOCKS["schedules"], prefix, after, count)]
 
-    async def history(
+    async def occurrences(
         self, id: str, *, before: datetime | None = None, count: int = 100
     ) -> list[ScheduleRun]:
         """What became of the newest occurrences."""
-        rows = await self.door.fetch(BLOCKS["history"], id, before, count)
+        rows = await self.door.fetch(BLOCKS["occurrences"], id, before, count)
         return [
             ScheduleRun(
                 **{name: row[name] for name in RUN if name != "error"},
@@ -206,9 +206,9 @@ class Timetable:
             DueSchedule(_entry(row), row["moment"], row["unfinished"], row["last_success_at"]) for row in rows
         ]
 
-    async def next_due(self, *, now: datetime | None = None) -> float | None:
+    async def next_fire(self, *, now: datetime | None = None) -> float | None:
         """In how many seconds a schedule is due; None, none ever."""
-        rows = await self.door.fetch(BLOCKS["next_due"], now)
+        rows = await self.door.fetch(BLOCKS["next_fire"], now)
         return rows[0]["seconds"]  # type: ignore[no-any-return]
 
     async def fire(
@@ -233,15 +233,16 @@ class Timetable:
             [each.fault for each in decisions], [len(each) for each in ran],
             [max(each, default=None) for each in ran],
             [id for id, _ in runs], [run.fire_at for _, run in runs], [run.last_at for _, run in runs],
-            [run.count for _, run in runs], [run.outcome for _, run in runs], [run.reason for _, run in runs],
+            [run.number for _, run in runs], [run.outcome for _, run in runs],
+            [run.reason for _, run in runs],
             [run.job_id for _, run in runs], [run.run_at for _, run in runs],
             [run.headers for _, run in runs], now,
         )  # fmt: skip
         return {row["id"] for row in rows}
 
-    async def prune(self, before: datetime, *, batch: int) -> int:
+    async def forget(self, before: datetime, *, batch: int) -> int:
         """Forget what was decided before then, `batch` rows at most; return how many."""
-        rows = await self.door.fetch(BLOCKS["prune"], before, batch)
+        rows = await self.door.fetch(BLOCKS["forget"], before, batch)
         return int(rows[0]["pruned"])
 
 

@@ -1,7 +1,8 @@
 """Listens for hints, and is never needed: polling finds everything that a hint would have told.
 
 Keeps a `Listener` up, tells whether it hears anything, and passes on what it hears: a queue that has
-work, a job that shall be cancelled, a schedule that changed. Payloads are untrusted: anything else is ignored.
+work, a job that shall be cancelled, a schedule that changed. Payloads are untrusted: anything else is
+ignored.
 """
 
 from __future__ import annotations

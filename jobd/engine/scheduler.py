@@ -55,8 +55,8 @@ class Scheduler:
         rng: random.Random,
         now: Callable[[], datetime | None] = lambda: None,
     ) -> None:
-        """`declared` are the schedules of the code and of the file, by owner. `term` is that of the lead `lead`, as long as this process holds it. `cancel` stops a job that is being
-        replaced. `now` is for the simulator."""
+        """`declared` are the schedules of code and file, by owner. `term` is that of the lead `lead`, as long
+        as this process holds it. `cancel` stops a job that is being replaced. `now` is for the simulator."""
         self._timetable = timetable
         self._declared = dict(declared)
         self._lead = lead
@@ -111,7 +111,7 @@ class Scheduler:
                 return REFUSED_PAUSE
             if len(due) < BATCH:
                 break
-        seconds = await self._timetable.next_due(now=self._now())
+        seconds = await self._timetable.next_fire(now=self._now())
         return LONGEST_SLEEP if seconds is None else min(max(seconds, SHORTEST_SLEEP), LONGEST_SLEEP)
 
     async def _decide(self, due: Sequence[DueSchedule], term: int) -> bool:
@@ -132,7 +132,7 @@ class Scheduler:
                 self._events.emit(ScheduleFaulty(decision.id, decision.fault))
             for run in decision.occurrences:
                 late = max((moments[decision.id] - run.last_at).total_seconds(), 0.0)
-                self._events.emit(ScheduleFired(decision.id, run.outcome, run.count, late))
+                self._events.emit(ScheduleFired(decision.id, run.outcome, run.number, late))
         return bool(held)
 
     async def _stop(self, id: UUID) -> None:

@@ -7,7 +7,7 @@
 -- name: put (schedules, replace, now)
 -- Declare schedules, an array of JSON objects with the columns' names. One that is there already stays as it is unless
 -- `replace`; its past goes on unless what says when it occurs has changed. What a deploy had paused runs again.
--- Returns the ids that stand now as they were given, and whether they are new.
+-- Returns the ids that stand now as they were given, and until when all has been decided.
 with given as (
     select g.*, greatest(coalesce($3::timestamptz, clock_timestamp()), g.starts_at - interval '1 microsecond') as from_now
       from jsonb_populate_recordset(null::jobd.schedules, $1::text::jsonb) g
@@ -41,7 +41,7 @@ on conflict (id) do update
        paused_by = nullif(s.paused_by, 'deploy'),
        revision = s.revision + 1, changed_at = clock_timestamp()
  where $2::bool
-returning id, revision = 1 as created, pg_notify('jobd_schedules', '')
+returning id as schedule_id, decided_until, pg_notify('jobd_schedules', '')
 
 -- name: disown (owner, ids, now)
 -- Pause what this owner declared once and declares no more. Returns the ids.
@@ -58,7 +58,7 @@ delete from jobd.schedules where id = any ($1::text[]) returning id
 -- Forget all schedules whose id begins so.
 delete from jobd.schedules where starts_with(id, $1::text) returning id
 
--- name: pause (id, by, now)
+-- name: pause_schedule (id, by, now)
 -- No occurrence runs until it is resumed. No row: there is no such schedule.
 update jobd.schedules
    set paused_at = coalesce(paused_at, $3::timestamptz, clock_timestamp()), paused_by = coalesce(paused_by, $2::text),
@@ -66,7 +66,7 @@ update jobd.schedules
  where id = $1::text
 returning id
 
--- name: resume (id, now)
+-- name: resume_schedule (id, now)
 -- Occurrences run again; those during the pause are passed over. No row: there is no such schedule.
 update jobd.schedules
    set passed_until = case when paused_at is null then passed_until else coalesce($2::timestamptz, clock_timestamp()) end,
@@ -76,7 +76,7 @@ update jobd.schedules
 returning id, pg_notify('jobd_schedules', '')
 
 -- name: trigger (id, job_id, now)
--- An occurrence of its own, now, whatever the schedule says and paused or not. No row: there is no such schedule.
+-- nowhere -> ready, an occurrence of its own, now, whatever the schedule says and paused or not. No row: there is no such schedule.
 with decided as (
     insert into jobd.schedule_runs (schedule_id, fire_at, last_at, outcome, reason, job_id)
     select s.id, t.moment, t.moment, 'ran', 'triggered', $2::uuid
@@ -96,20 +96,20 @@ with decided as (
 )
 select id, jobd.wake(array[queue]) from made
 
--- name: get (id)
+-- name: schedule (id)
 -- One schedule. No row: there is none of this id.
 select * from jobd.schedules where id = $1::text
 
--- name: list (prefix, after, count)
+-- name: schedules (prefix, after, count)
 -- Schedules by id, those after `after`.
 select * from jobd.schedules
  where starts_with(id, coalesce($1::text, '')) and id > coalesce($2::text, '')
  order by id limit $3::int
 
--- name: history (id, before, count)
+-- name: occurrences (id, before, count)
 -- The newest occurrences first, with the jobs that they became.
 select r.*, j.kind, j.state, coalesce(j.claimed_at, j.finished_at) as started_at, j.finished_at, j.reason as job_reason,
-       j.errors -> -1 as error
+       j.errors #> '{-1}' as error
   from jobd.schedule_runs r left join jobd.all_jobs j on j.id = r.job_id
  where r.schedule_id = $1::text and r.fire_at < coalesce($2::timestamptz, 'infinity')
  order by r.fire_at desc limit $3::int
@@ -132,13 +132,13 @@ select s.*, t.moment,
   join jobd.schedules s on s.due_at <= t.moment and s.paused_at is null
  order by s.due_at limit $1::int
 
--- name: next_due (now)
+-- name: next_fire (now)
 -- In how many seconds a schedule is due; null, none ever.
 select extract(epoch from min(due_at) - coalesce($1::timestamptz, clock_timestamp()))::float8 as seconds
   from jobd.schedules where paused_at is null
 
 -- name: fire (name, worker_id, term, ids, revisions, untils, dues, faults, run_counts, fired, run_schedules, fire_ats, last_ats, counts, outcomes, reasons, job_ids, run_ats, headers, now)
--- Write what was decided, one entry of the first arrays a schedule, one of the others an occurrence or a stretch. Nothing at
+-- nowhere -> scheduled | ready, what was decided: one entry of the first arrays a schedule, one of the others an occurrence or a stretch. Nothing at
 -- all unless worker $2 leads in this term; nothing of a schedule that changed since it was read. Returns the ids that moved
 -- on.
 with lead as materialized (
@@ -179,7 +179,7 @@ with lead as materialized (
 )
 select m.id from moved m cross join woken
 
--- name: prune (before, batch)
+-- name: forget (before, batch)
 -- Forget what was decided before then, `batch` rows at most. Returns how many.
 with gone as (
     delete from jobd.schedule_runs r

@@ -39,7 +39,7 @@ class Clockwork:
         store = Store(link)
 
         async def cancel(id: UUID) -> None:
-            await store.cancel(id, reason="replaced", now=self.now)
+            await store.cancel(id, reason="replaced")
 
         self.scheduler = Scheduler(
             self.timetable,
@@ -55,9 +55,7 @@ class Clockwork:
 
     async def lead(self) -> bool:
         """Stand for election; whether this one leads now."""
-        self.term = await self.fleet.elect(
-            NAME, self.worker_id, lease=timedelta(seconds=5), now=self.now
-        )
+        self.term = await self.fleet.elect(NAME, self.worker_id, lease=timedelta(seconds=5), now=self.now)
         return self.term is not None
 
     async def add(self, when: str, id: str = "s", **options: Any) -> None:
@@ -78,9 +76,15 @@ class Clockwork:
 
     async def history(self, id: str = "s") -> list[tuple[Any, ...]]:
         """(minutes since BEGIN of the first and of the last, count, outcome, reason), in order."""
-        rows = await self.timetable.history(id, count=100_000)
+        rows = await self.timetable.occurrences(id, count=100_000)
         return [
-            ((row.fire_at - BEGIN) / MINUTE, (row.last_at - BEGIN) / MINUTE, row.count, row.outcome, row.reason)
+            (
+                (row.fire_at - BEGIN) / MINUTE,
+                (row.last_at - BEGIN) / MINUTE,
+                row.count,
+                row.outcome,
+                row.reason,
+            )
             for row in reversed(rows)
         ]
 
@@ -90,7 +94,9 @@ class Clockwork:
 
     async def jobs(self) -> list[Any]:
         """The jobs that are there, in the order of their occurrences."""
-        text = "select *, headers ->> 'fire_at' as fire_at from jobd.all_jobs order by headers ->> 'fire_at', id"
+        text = (
+            "select *, headers ->> 'fire_at' as fire_at from jobd.all_jobs order by headers ->> 'fire_at', id"
+        )
         return await query(self.link, text)
 
     async def end_jobs(self, state: str = "succeeded") -> None:

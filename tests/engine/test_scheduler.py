@@ -44,7 +44,7 @@ async def test_an_occurrence_becomes_a_job_with_what_the_schedule_says(clock: Cl
     assert (job["state"], job["payload"], job["timeout"]) == ("ready", '{"n": 1}', 5 * SECOND)
     assert (job["run_at"], job["fire_at"]) == (BEGIN + 5 * MINUTE, (BEGIN + 5 * MINUTE).isoformat())
     assert await clock.history() == [(5, 5, 1, "ran", None)]
-    entry = await clock.timetable.get("s")
+    entry = await clock.timetable.schedule("s")
     assert entry is not None
     assert (entry.due_at, entry.runs, entry.last_fire_at) == (BEGIN + 10 * MINUTE, 1, BEGIN + 5 * MINUTE)
     (told,) = clock.told
@@ -57,13 +57,15 @@ async def test_nothing_is_due_until_the_next_occurrence(clock: Clockwork):
     assert await clock.lead()
     assert clock.term is not None
     await clock.scheduler.once(clock.term)
-    assert await clock.timetable.next_due(now=clock.now) == 600
+    assert await clock.timetable.next_fire(now=clock.now) == 600
     clock.now += 9.999 * MINUTE
     await clock.lead()
     assert 0 < await clock.scheduler.once(clock.term) < 0.1
 
 
-@pytest.mark.parametrize("downtime", [timedelta(minutes=10), timedelta(hours=26), timedelta(days=400)], ids=str)
+@pytest.mark.parametrize(
+    "downtime", [timedelta(minutes=10), timedelta(hours=26), timedelta(days=400)], ids=str
+)
 @pytest.mark.parametrize("grace", [None, "300s"])
 @pytest.mark.parametrize("catch_up", ["last", "skip", "all"])
 async def test_after_a_downtime(clock: Clockwork, catch_up: str, grace: str | None, downtime: timedelta):
@@ -77,7 +79,15 @@ async def test_after_a_downtime(clock: Clockwork, catch_up: str, grace: str | No
     assert await clock.fired() == [1, *(upto - n for n in reversed(range(expected)))]
     missed = [row for row in await clock.history() if row[3] != "ran"]
     count = min(downtime / MINUTE, 10_000) - expected
-    assert missed == [(2, upto - expected, count, "missed", "catch_up" if grace is None or expected < 6 else "misfire_grace")]
+    assert missed == [
+        (
+            2,
+            upto - expected,
+            count,
+            "missed",
+            "catch_up" if grace is None or expected < 6 else "misfire_grace",
+        )
+    ]
     await clock.after(MINUTE)
     assert (await clock.fired())[-1] == upto + 1
 
@@ -94,7 +104,11 @@ async def test_all_are_spread(clock: Clockwork):
     await clock.add("* * * * *", catch_up="all", stagger="10s", max_instances=10)
     await clock.after(3 * MINUTE)
     jobs = await clock.jobs()
-    assert [job["run_at"] for job in jobs] == [BEGIN + MINUTE, clock.now + 10 * SECOND, clock.now + 20 * SECOND]
+    assert [job["run_at"] for job in jobs] == [
+        BEGIN + MINUTE,
+        clock.now + 10 * SECOND,
+        clock.now + 20 * SECOND,
+    ]
     assert [job["state"] for job in jobs] == ["ready", "scheduled", "scheduled"]
 
 
@@ -124,7 +138,10 @@ async def test_overlap_replace_cancels_the_one_before(clock: Clockwork):
     await clock.add("* * * * *", overlap="replace")
     await clock.after(MINUTE)
     await clock.after(MINUTE)
-    assert [(job["state"], job["reason"]) for job in await clock.jobs()] == [("cancelled", "replaced"), ("ready", None)]
+    assert [(job["state"], job["reason"]) for job in await clock.jobs()] == [
+        ("cancelled", "replaced"),
+        ("ready", None),
+    ]
 
 
 async def test_jitter_is_the_same_for_everybody(clock: Clockwork, rival: Clockwork):
@@ -150,9 +167,9 @@ async def test_jitter_is_the_same_for_everybody(clock: Clockwork, rival: Clockwo
 async def test_what_a_pause_swallowed_is_skipped(clock: Clockwork):
     await clock.add("* * * * *")
     await clock.after(MINUTE)
-    assert await clock.timetable.pause("s", by="me", now=clock.now)
+    assert await clock.timetable.pause_schedule("s", by="me", now=clock.now)
     await clock.after(5 * MINUTE)
-    assert await clock.timetable.resume("s", now=clock.now)
+    assert await clock.timetable.resume_schedule("s", now=clock.now)
     await clock.after(SECOND)
     await clock.end_jobs()
     await clock.after(MINUTE)
@@ -172,7 +189,7 @@ async def test_it_ends_with_its_last_run_and_with_its_last_moment(clock: Clockwo
     assert await clock.fired("thrice") == [1, 2, 3]
     assert await clock.fired("short") == [1, 2]
     assert await clock.fired("once") == [1]
-    assert await clock.timetable.next_due(now=clock.now) is None
+    assert await clock.timetable.next_fire(now=clock.now) is None
 
 
 async def test_the_handler_learns_of_the_last_success(clock: Clockwork):
@@ -194,7 +211,9 @@ async def test_two_schedulers_that_race_make_one_job(clock: Clockwork, rival: Cl
         first.term = first.term or 1
         second.term = second.term or 1
         await asyncio.gather(first.at(moment), second.at(moment))
-    minutes = await query(clock.link, "select schedule_id, fire_at, count(*) as n from jobd.schedule_runs group by 1, 2")
+    minutes = await query(
+        clock.link, "select schedule_id, fire_at, count(*) as n from jobd.schedule_runs group by 1, 2"
+    )
     assert len(minutes) == 400
     assert {row["n"] for row in minutes} == {1}
     assert await scalar(clock.link, "select count(*) from jobd.jobs") == 400
@@ -237,16 +256,16 @@ async def test_what_is_no_longer_declared_is_paused_and_comes_back_with_its_decl
     later = Clockwork(link, declared={"code": both[:1]})
     await later.scheduler._declare()
     assert later.told == [ScheduleDropped("dropped", "code")]
-    entries = await later.timetable.list()
+    entries = await later.timetable.schedules()
     assert [(entry.id, entry.paused_by) for entry in entries] == [("dropped", "deploy"), ("kept", None)]
     await Clockwork(link, declared={"code": both}).scheduler._declare()
-    assert [entry.paused_by for entry in await later.timetable.list()] == [None, None]
+    assert [entry.paused_by for entry in await later.timetable.schedules()] == [None, None]
 
 
 async def test_what_was_added_at_run_time_is_left_alone_by_a_deploy(clock: Clockwork, link: Link):
     await clock.add("* * * * *", "mine")
     await Clockwork(link, declared={"code": []}).scheduler._declare()
-    entry = await clock.timetable.get("mine")
+    entry = await clock.timetable.schedule("mine")
     assert entry is not None and entry.paused_at is None
 
 
@@ -265,7 +284,7 @@ async def test_a_schedule_written_by_hand_that_cannot_be_computed_rests_and_is_t
     await clock.after(MINUTE)
     (told,) = clock.told
     assert isinstance(told, ScheduleFaulty)
-    entry = await clock.timetable.get("s")
+    entry = await clock.timetable.schedule("s")
     assert entry is not None and entry.fault == told.fault and "nonsense" in told.fault
     await clock.add("* * * * *")
     await clock.after(MINUTE)
@@ -274,7 +293,7 @@ async def test_a_schedule_written_by_hand_that_cannot_be_computed_rests_and_is_t
 
 async def test_a_trigger_runs_at_once_even_of_a_paused_schedule(clock: Clockwork):
     await clock.add("0 0 1 1 *", payload='{"a": 1}')
-    await clock.timetable.pause("s", by="me")
+    await clock.timetable.pause_schedule("s", by="me")
     id = uuid7()
     assert await clock.timetable.trigger("s", job_id=id, now=clock.now)
     assert not await clock.timetable.trigger("unknown", job_id=uuid7())
@@ -288,7 +307,6 @@ async def test_old_rows_are_forgotten(clock: Clockwork):
     await clock.after(10 * MINUTE)
     text = "update jobd.schedule_runs set decided_at = $1::timestamptz where fire_at <= $2::timestamptz"
     await query(clock.link, text, BEGIN - timedelta(days=100), BEGIN + 4 * MINUTE)
-    assert await clock.timetable.prune(BEGIN - timedelta(days=90), batch=3) == 3
-    assert await clock.timetable.prune(BEGIN - timedelta(days=90), batch=3) == 1
+    assert await clock.timetable.forget(BEGIN - timedelta(days=90), batch=3) == 3
+    assert await clock.timetable.forget(BEGIN - timedelta(days=90), batch=3) == 1
     assert await clock.fired() == [5, 6, 7, 8, 9, 10]
-

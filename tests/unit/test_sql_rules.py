@@ -19,10 +19,11 @@ from jobd.lifecycle import MOVES
 from jobd.reader import Reader
 from jobd.sql import Block
 from jobd.store import Store
+from jobd.timetable import Timetable
 
 PACKAGE = Path(str(resources.files("jobd")))
-OWNERS = {"lifecycle": Store, "bulk": Copying, "fleet": Fleet, "reading": Reader}
-BLOCKS = {**sql.blocks("lifecycle"), **sql.blocks("bulk")}
+OWNERS = {"lifecycle": Store, "bulk": Copying, "fleet": Fleet, "reading": Reader, "schedules": Timetable}
+BLOCKS = {**sql.blocks("lifecycle"), **sql.blocks("bulk"), **sql.blocks("schedules")}
 ALL = [(file, block) for file in OWNERS for block in sql.blocks(file).values()]
 # Asked by the store, to explain why no row matched.
 EXPLANATIONS = {"state_of", "holder"}
@@ -45,7 +46,7 @@ def statement(block: Block) -> str:
     return re.sub(r"--[^\n]*", "", block.text)
 
 
-def test_every_write_of_a_job_stands_in_three_files():
+def test_every_write_of_a_job_stands_in_four_files():
     found = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*")
@@ -53,13 +54,14 @@ def test_every_write_of_a_job_stands_in_three_files():
         and "migrations" not in path.parts
         and WRITES.search(path.read_text())
     }
-    assert found == {"sql/lifecycle.sql", "sql/functions.sql", "sql/bulk.sql"}
+    assert found == {"sql/lifecycle.sql", "sql/functions.sql", "sql/bulk.sql", "sql/schedules.sql"}
 
 
 def test_the_moves_are_the_blocks_that_write_state_in_the_order_of_a_jobs_life():
     moving = [name for name, block in BLOCKS.items() if "->" in contract(block)]
-    in_lifecycle = [name for name in MOVES if name not in sql.blocks("bulk")]
-    assert moving == [*in_lifecycle, "copy"]
+    elsewhere = {*sql.blocks("bulk"), *sql.blocks("schedules")}
+    in_lifecycle = [name for name in MOVES if name not in elsewhere]
+    assert moving == [*in_lifecycle, "copy", "trigger", "fire"]
     writing = {
         name
         for name, block in BLOCKS.items()
@@ -114,7 +116,9 @@ def test_a_block_says_what_it_is_for(file: str, block: Block):
 @each_block
 def test_jobd_is_named_wherever_it_is_meant(file: str, block: Block):
     """Nothing depends on the search path of a connection."""
-    tables = "jobs|job_history|tombstones|all_jobs|workers|queues|leader|schema_version"
+    tables = (
+        "jobs|job_history|tombstones|all_jobs|workers|queues|leader|schema_version|schedules|schedule_runs"
+    )
     assert not re.search(rf"\b(from|join|into|update|only)\s+({tables})\b", statement(block))
 
 
@@ -162,6 +166,7 @@ def test_a_method_takes_what_its_block_takes(file: str, block: Block):
         "runs": {f"{name}s" for name in FinishedRun._fields} | {"unburned"},
         "claims": {"ids", "claim_nos"},
         "limited_rooms": {"limited"},
+        "decisions": set(BLOCKS["fire"].parameters[3:-1]),
         "floors": {"floor_priorities", "floor_deadlines", "floor_ids"},
     }.items():
         if name in given:

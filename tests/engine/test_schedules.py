@@ -1,0 +1,175 @@
+"""Schedules as an application has them: in its code, and at run time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from jobd import Jobs
+from jobd.door import Link
+from jobd.errors import ConfigError, HandlerError, ScheduleExists, ScheduleNotFound
+from jobd.events import JobFinished, ScheduleDropped
+from tests.factories import query, scalar
+from tests.signals import eventually, expect
+
+MIDNIGHT = "0 0 * * *"
+
+
+async def test_a_handler_occurs_as_its_decorator_says(jobs: Jobs):
+    seen = []
+
+    @jobs.every("1s", payload={"n": 7})
+    async def tick(ctx, n: int) -> None:
+        seen.append((n, ctx.fire_at, ctx.last_success_at))
+
+    async with jobs.running(), expect(jobs.events, JobFinished, count=3, timeout=15):
+        pass
+    assert [n for n, _, _ in seen[:3]] == [7, 7, 7]
+    first, second, third = [fire_at for _, fire_at, _ in seen[:3]]
+    assert second - first == third - second == timedelta(seconds=1)
+    assert seen[0][2] is None
+    assert seen[2][2] is not None
+
+
+async def test_a_schedule_that_is_added_while_a_daemon_runs_fires(jobs: Jobs):
+    @jobs.handler("tick")
+    async def tick() -> None: ...
+
+    async with jobs.running():
+        soon = datetime.now(UTC) + timedelta(seconds=1)
+        async with expect(jobs.events, JobFinished, timeout=15):
+            assert await jobs.schedules.add("soon", soon, "tick") == soon
+    (run,) = await jobs.schedules.history("soon")
+    assert (run.fire_at, run.outcome, run.state, run.kind) == (soon, "ran", "succeeded", "tick")
+
+
+async def test_what_the_code_declares_no_longer_is_paused_and_told(jobs: Jobs, link: Link):
+    @jobs.handler("tick")
+    async def tick() -> None: ...
+
+    declared = "insert into jobd.schedules (id, owner, expression, kind, decided_until)"
+    await query(link, f"{declared} values ('old', 'code', '* * * * *', 'tick', now())")
+    async with expect(jobs.events, ScheduleDropped, schedule_id="old"), jobs.running():
+        pass
+    entry = await jobs.schedules.get("old")
+    assert entry.paused_by == "deploy"
+
+
+async def test_add_get_list_and_remove(jobs: Jobs):
+    for n in (1, 2):
+        await jobs.schedules.add(f"reminder_42_{n}", MIDNIGHT, "remind", {"n": n}, tz="Europe/Berlin")
+    await jobs.schedules.add("other", "every 15m", "remind")
+    entry = await jobs.schedules.get("reminder_42_2")
+    assert (entry.expression, entry.time_zone, entry.payload, entry.owner) == (
+        MIDNIGHT,
+        "Europe/Berlin",
+        {"n": 2},
+        "api",
+    )
+    assert [each.id for each in await jobs.schedules.list(prefix="reminder_42_")] == [
+        "reminder_42_1",
+        "reminder_42_2",
+    ]
+    with pytest.raises(ScheduleExists, match="reminder_42_1"):
+        await jobs.schedules.add("reminder_42_1", MIDNIGHT, "remind")
+    await jobs.schedules.add("reminder_42_1", "0 9 * * *", "remind", replace=True)
+    assert (await jobs.schedules.get("reminder_42_1")).expression == "0 9 * * *"
+    assert await jobs.schedules.remove_prefix("reminder_42_") == 2
+    await jobs.schedules.remove("other")
+    for verb in (jobs.schedules.get, jobs.schedules.remove, jobs.schedules.pause, jobs.schedules.resume):
+        with pytest.raises(ScheduleNotFound, match="other"):
+            await verb("other")
+
+
+async def test_adding_in_a_transaction_counts_with_its_commit(jobs: Jobs, link: Link):
+    connection = await link.opened()
+    transaction = connection.transaction()
+    await transaction.start()
+    await jobs.schedules.add("mine", MIDNIGHT, "remind", connection=connection)
+    with pytest.raises(ScheduleNotFound):
+        await jobs.schedules.get("mine")
+    await transaction.rollback()
+    with pytest.raises(ScheduleNotFound):
+        await jobs.schedules.get("mine")
+
+
+async def test_a_trigger_makes_a_job_now(jobs: Jobs, link: Link):
+    await jobs.schedules.add("yearly", "0 0 1 1 *", "remind", {"n": 1})
+    id = await jobs.schedules.trigger("yearly")
+    job = await jobs.get(id)
+    assert (job.kind, job.payload, str(job.state)) == ("remind", {"n": 1}, "ready")
+    with pytest.raises(ScheduleNotFound):
+        await jobs.schedules.trigger("unknown")
+
+
+async def test_pause_and_resume(jobs: Jobs, link: Link):
+    await jobs.schedules.add("s", MIDNIGHT, "remind")
+    await jobs.schedules.pause("s", by="me")
+    assert (await jobs.schedules.get("s")).paused_by == "me"
+    await jobs.schedules.resume("s")
+    assert (await jobs.schedules.get("s")).paused_at is None
+
+
+@pytest.mark.parametrize(
+    ("when", "options", "says"),
+    [
+        ("61 * * * *", {}, "61"),
+        ("0 0 31 2 *", {}, "never"),
+        ("0 0 * * *", {"tz": "Europe/Berln"}, "Europe/Berlin"),
+        (datetime(2020, 1, 1, tzinfo=UTC), {}, "never occurs after"),
+        (datetime(2090, 1, 1), {}, "time zone"),
+        ("* * * * *", {"catch_up": "some"}, "last, skip or all"),
+        ("* * * * *", {"overlap": "maybe"}, "skip, queue or replace"),
+        ("* * * * *", {"cap": 5000}, "at most 1000"),
+        ("* * * * *", {"max_instances": 0}, "whole number"),
+        ("* * * * *", {"ends_at": datetime(2020, 1, 1, tzinfo=UTC)}, "before the first occurrence"),
+    ],
+    ids=str,
+)
+async def test_what_is_wrong_is_refused_before_anything_is_sent(
+    jobs: Jobs, link: Link, when: str | datetime, options: dict, says: str
+):
+    with pytest.raises(ConfigError, match=says):
+        await jobs.schedules.add("s", when, "remind", **options)
+    assert await scalar(link, "select count(*) from jobd.schedules") == 0
+
+
+async def test_a_misspelled_option_is_named(jobs: Jobs):
+    with pytest.raises(TypeError, match="did you mean catch_up"):
+        await jobs.schedules.add("s", MIDNIGHT, "remind", catchup="last")  # type: ignore[call-arg]
+
+
+def test_a_wrong_expression_in_the_code_is_refused_where_it_stands():
+    jobs = Jobs("postgresql://nowhere/nothing")
+    with pytest.raises(ConfigError, match="99"):
+
+        @jobs.cron("99 * * * *")
+        def nightly() -> None: ...
+
+
+def test_two_schedules_of_one_handler_need_ids():
+    jobs = Jobs("postgresql://nowhere/nothing")
+
+    @jobs.cron("0 1 * * *")
+    @jobs.cron("0 2 * * *", id="second")
+    def nightly() -> None: ...
+
+    assert sorted(terms.id for terms in jobs.declared_schedules) == ["nightly", "second"]
+    with pytest.raises(HandlerError, match="id of its own"):
+        jobs.cron("0 3 * * *")(nightly)
+
+
+async def test_the_leader_is_not_alone_in_hearing_of_changes(jobs: Jobs, link: Link):
+    """Whoever adds a schedule in SQL is heard, too."""
+
+    @jobs.handler("tick")
+    async def tick() -> None: ...
+
+    columns = "id, owner, expression, kind, decided_until"
+    async with jobs.running(), expect(jobs.events, JobFinished, timeout=15):
+        await eventually(lambda: scalar(link, "select count(*) from jobd.leader"))
+        await query(
+            link,
+            f"insert into jobd.schedules ({columns}) values ('sql', 'api', 'every 1s', 'tick', now())",
+        )
