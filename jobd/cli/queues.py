@@ -72,7 +72,7 @@ def pause(queue: Name, database_url: DatabaseUrl = None) -> None:
         from jobd.reader import Reader
 
         known = any(depth.queue == queue for depth in await Reader(link).depths())
-        return known, await Fleet(link).pause(queue, by=_who())
+        return known, await Fleet(link).pause(queue, by=who())
 
     known, since = call(move, database_url=database_url)
     if not known:
@@ -97,7 +97,7 @@ def resume(queue: Name, database_url: DatabaseUrl = None) -> None:
     typer.echo(f"queue {queue} is served again")
 
 
-def _who() -> str:
+def who() -> str:
     """Who pauses, for those who find the queue paused later."""
     import getpass
     import socket

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobd.cli import check, demo, enqueue, health, jobs, migrate, moves, queues, run, workers
+from jobd.cli import check, demo, enqueue, health, jobs, migrate, moves, queues, run, schedules, workers
 from jobd.cli.shape import Verb, Verbs
 
 app = typer.Typer(
@@ -23,14 +23,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-queue_verbs = typer.Typer(
-    cls=Verbs,
-    help="See, pause and resume queues.",
-    subcommand_metavar="VERB ...",
-    options_metavar="",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+
+
+def _group(text: str) -> typer.Typer:
+    return typer.Typer(
+        cls=Verbs,
+        help=text,
+        subcommand_metavar="VERB ...",
+        options_metavar="",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+
+
+queue_verbs = _group("See, pause and resume queues.")
+schedule_verbs = _group("See, add, pause and preview schedules.")
 
 VERBS: dict[str, list[Callable[..., None]]] = {
     "Serve": [run.run, demo.demo, migrate.migrate],
@@ -46,13 +53,27 @@ VERBS: dict[str, list[Callable[..., None]]] = {
     "Operate": [workers.workers, check.check, health.health],
 }
 QUEUE_VERBS: list[Callable[..., None]] = [queues.list_, queues.pause, queues.resume]
+SCHEDULE_VERBS: list[Callable[..., None]] = [
+    schedules.list_,
+    schedules.add,
+    schedules.remove,
+    schedules.pause,
+    schedules.resume,
+    schedules.trigger,
+    schedules.history,
+    schedules.preview,
+]
 
 for panel, functions in VERBS.items():
     for function in functions:
         app.command(function.__name__.rstrip("_"), cls=Verb, rich_help_panel=panel)(function)
-for function in QUEUE_VERBS:
-    queue_verbs.command(function.__name__.rstrip("_"), cls=Verb)(function)
-app.add_typer(queue_verbs, name="queues", rich_help_panel="Operate")
+for name, group, verbs in (
+    ("queues", queue_verbs, QUEUE_VERBS),
+    ("schedules", schedule_verbs, SCHEDULE_VERBS),
+):
+    for function in verbs:
+        group.command(function.__name__.rstrip("_"), cls=Verb)(function)
+    app.add_typer(group, name=name, rich_help_panel="Operate")
 
 
 def _print_version(wanted: bool) -> None:
