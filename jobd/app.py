@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -40,6 +41,8 @@ class Jobs:
 
     def __init__(self, database_url: str | None = None, **overrides: Any) -> None:
         self.overrides = {"database_url": database_url, **overrides}
+        # Applications that share a database are told apart by where they make their Jobs.
+        self.module = str(sys._getframe(1).f_globals.get("__name__", ""))
         self._settings: Settings | None = None
         self._lifespans: list[Lifespan] = []
         self._resources: dict[type, Any] = {}
@@ -78,7 +81,7 @@ class Jobs:
                 name,
                 when,
                 handler.kind,
-                owner="code",
+                owner=self.owner,
                 payload=encode_payload(dumped({} if payload is None else payload)),
                 **given,
             )
@@ -91,6 +94,11 @@ class Jobs:
     ) -> Callable[[Function], Function]:
         """Let the handler's job occur at an interval, like `15m`; see `cron`."""
         return self.cron(f"every {interval}", id=id, payload=payload, **options)
+
+    @property
+    def owner(self) -> str:
+        """Whose the schedules of the code are."""
+        return f"code:{self.module}"
 
     @property
     def declared_schedules(self) -> Sequence[Terms]:

@@ -49,11 +49,25 @@ async def test_what_the_code_declares_no_longer_is_paused_and_told(jobs: Jobs, l
     async def tick() -> None: ...
 
     declared = "insert into jobd.schedules (id, owner, expression, kind, decided_until)"
-    await query(link, f"{declared} values ('old', 'code', '* * * * *', 'tick', now())")
+    await query(link, f"{declared} values ('old', $1, '* * * * *', 'tick', now())", jobs.owner)
     async with expect(jobs.events, ScheduleDropped, schedule_id="old"), jobs.running():
         pass
     entry = await jobs.schedules.get("old")
     assert entry.paused_by == "deploy"
+
+
+async def test_what_another_application_declares_is_its_own_affair(jobs: Jobs, link: Link):
+    @jobs.handler("tick")
+    async def tick() -> None: ...
+
+    other = Jobs(jobs.overrides["database_url"])
+    other.module = "elsewhere"
+    other.cron("0 0 * * *", id="theirs")(tick)
+    async with other.running():
+        await eventually(lambda: scalar(link, "select count(*) from jobd.schedules"))
+    async with jobs.running():
+        await eventually(lambda: scalar(link, "select count(*) from jobd.leader where lease_until > now()"))
+    assert (await jobs.schedules.get("theirs")).paused_at is None
 
 
 async def test_add_get_list_and_remove(jobs: Jobs):
