@@ -278,8 +278,7 @@ class Assembly:
         link = self._control_link()
         scheduler = Scheduler(
             Timetable(link),
-            # A process that was given no application knows nothing of what one declares.
-            declared={self.jobs.owner: self.jobs.declared_schedules} if self.jobs.registry.kinds() else {},
+            declared={self.jobs.owner: self.jobs.declared_schedules},
             lead=NAME,
             worker_id=lambda: self.lease.worker_id,
             term=lambda: leader.term,

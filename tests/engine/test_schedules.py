@@ -50,8 +50,11 @@ async def test_what_the_code_declares_no_longer_is_paused_and_told(jobs: Jobs, l
 
     declared = "insert into jobd.schedules (id, owner, expression, kind, decided_until)"
     await query(link, f"{declared} values ('old', $1, '* * * * *', 'tick', now())", jobs.owner)
-    async with expect(jobs.events, ScheduleDropped, schedule_id="old"), jobs.running():
-        pass
+    told: list[ScheduleDropped] = []
+    jobs.events.subscribe(ScheduleDropped, told.append)
+    async with jobs.running():
+        await eventually(lambda: told)
+    assert told == [ScheduleDropped("old", jobs.owner)]
     entry = await jobs.schedules.get("old")
     assert entry.paused_by == "deploy"
 
