@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from jobd.job import Enqueued, Job, JobState
     from jobd.outcomes import Cancel, Discard, RetryAfter, Snooze
+    from jobd.schedule import Schedule
 
 __version__ = "0.1.0"
 
@@ -61,6 +62,7 @@ _WHERE = {
     "NotKept": "errors",
     "PayloadError": "errors",
     "RetryAfter": "outcomes",
+    "Schedule": "schedule",
     "SchemaError": "errors",
     "Snooze": "outcomes",
     "UniqueKeyTaken": "errors",
@@ -88,6 +90,7 @@ __all__ = [
     "NotKept",
     "PayloadError",
     "RetryAfter",
+    "Schedule",
     "SchemaError",
     "Snooze",
     "UniqueKeyTaken",
