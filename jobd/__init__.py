@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         JobNotFound,
         NotKept,
         PayloadError,
+        ScheduleExists,
+        ScheduleNotFound,
         SchemaError,
         UniqueKeyTaken,
         WaitTimeout,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     )
     from jobd.job import Enqueued, Job, JobState
     from jobd.outcomes import Cancel, Discard, RetryAfter, Snooze
+    from jobd.schedule import Schedule
 
 __version__ = "0.1.0"
 
@@ -61,6 +64,9 @@ _WHERE = {
     "NotKept": "errors",
     "PayloadError": "errors",
     "RetryAfter": "outcomes",
+    "Schedule": "schedule",
+    "ScheduleExists": "errors",
+    "ScheduleNotFound": "errors",
     "SchemaError": "errors",
     "Snooze": "outcomes",
     "UniqueKeyTaken": "errors",
@@ -88,6 +94,7 @@ __all__ = [
     "NotKept",
     "PayloadError",
     "RetryAfter",
+    "Schedule",
     "SchemaError",
     "Snooze",
     "UniqueKeyTaken",

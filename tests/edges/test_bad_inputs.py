@@ -1,7 +1,8 @@
 """The table of bad inputs, row by row: what is refused before anything reaches the database.
 
-The rows that need a database are in test_bad_inputs_stored.py, those of the command line in
-test_bad_inputs_commands.py; the texts stand in docs/errors.md alone.
+The rows of schedules are in test_bad_inputs_schedules.py, those that need a database in
+test_bad_inputs_stored.py, those of the command line in test_bad_inputs_commands.py; the texts stand in
+docs/errors.md alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ import asyncpg
 import pytest
 
 from jobd import JobContext, Jobs
-from tests.edges import bad_inputs, test_bad_inputs_commands, test_bad_inputs_stored
+from tests.edges import (
+    bad_inputs,
+    test_bad_inputs_commands,
+    test_bad_inputs_schedules,
+    test_bad_inputs_stored,
+)
 
 ROWS = bad_inputs.read_rows()
 
@@ -213,6 +219,6 @@ async def test_it_is_refused_in_words_that_name_place_value_and_remedy(row: str,
 def test_every_row_of_the_page_is_shown_by_a_test_and_every_test_has_its_row():
     import tests.edges.test_bad_inputs as here
 
-    modules = (here, test_bad_inputs_stored, test_bad_inputs_commands)
+    modules = (here, test_bad_inputs_schedules, test_bad_inputs_stored, test_bad_inputs_commands)
     shown = [row for module in modules for row in bad_inputs.shown_in(module)]
     assert sorted(shown) == sorted(ROWS)
