@@ -21,14 +21,14 @@ from jobd.options import EnqueueOptions, JobOptions
 from jobd.payload import encode_payload
 from jobd.pool import Pool
 from jobd.registry import Function, Middleware, Registry
-from jobd.schedules import Schedules
-from jobd.terms import ScheduleOptions, terms
-from jobd.timetable import Terms
 
 if TYPE_CHECKING:
     from jobd.ids import IdSequence
+    from jobd.schedules import Schedules
     from jobd.settings import Settings
     from jobd.sync import SyncClient
+    from jobd.terms import ScheduleOptions
+    from jobd.timetable import Terms
 
 Lifespan = Callable[[], AsyncIterator[Any]]
 
@@ -70,6 +70,9 @@ class Jobs:
         a later version of the application no longer declares it. Its id is the handler's kind unless said.
         Raises ConfigError, HandlerError.
         """
+
+        # Reading expressions takes libraries that most imports of an application can do without.
+        from jobd.terms import terms
 
         def declare(function: Function) -> Function:
             handler = self.registry.of(function) or self.registry.add(function)
@@ -212,6 +215,8 @@ class Jobs:
     @property
     def schedules(self) -> Schedules:
         """Schedules at run time: add, get, list, remove, pause, resume, trigger, history."""
+        from jobd.schedules import Schedules
+
         return Schedules(self.client)
 
     @property
