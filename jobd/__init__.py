@@ -95,6 +95,8 @@ __all__ = [
     "PayloadError",
     "RetryAfter",
     "Schedule",
+    "ScheduleExists",
+    "ScheduleNotFound",
     "SchemaError",
     "Snooze",
     "UniqueKeyTaken",
