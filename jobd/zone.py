@@ -113,7 +113,7 @@ def find_zone(key: str, *, setting: str = "tz") -> Zone:
         places = {name.rsplit("/", 1)[-1]: name for name in known}
         wanted = key.lower().strip().replace(" ", "_")
         close = difflib.get_close_matches(wanted, [*known, *places], n=1, cutoff=0.8)
-        name = known[places.get(close[0], close[0])] if close else "UTC" if wanted == "utc" else None
+        name = "UTC" if wanted == "utc" else known[places.get(close[0], close[0])] if close else None
         hint = f"did you mean {name!r}?" if name else 'write it like "Europe/Berlin" or "UTC"'
         raise ConfigError(setting, key, f"is not an IANA time zone; {hint}") from None
 

@@ -23,23 +23,28 @@ NAMES = {
 
 
 def scan(expression: str, zone: str, dst: str, start: datetime, end: datetime) -> list[datetime]:
-    """The fires in (start, end] of an expression with five fields; every transition is at a whole minute."""
-    fires = []
+    """The fires in (start, end] of an expression with five fields, or with seconds before them.
+
+    Every transition on the way has to be at a whole minute.
+    """
+    fires: list[datetime] = []
     info = ZoneInfo(zone)
-    fields = expression.split()
-    elapsed = fields[0].startswith("*") or fields[1].startswith("*")
-    at = start.replace(second=0, microsecond=0)
-    shown = at.astimezone(info).replace(tzinfo=None)
-    while at < end:
-        at += MINUTE
+    *before, minute, hour, day, month, weekday = expression.split()
+    fields = [minute, hour, day, month, weekday]
+    seconds = [number for number in range(60) if _has(before[0], 0, number)] if before else [0]
+    elapsed = bool(before) or minute.startswith("*") or hour.startswith("*")
+    at = start.astimezone(UTC).replace(second=0, microsecond=0)
+    expected = at.astimezone(info).replace(tzinfo=None)
+    while at <= end:
         local = at.astimezone(info)
-        expected, shown = shown + MINUTE, local.replace(tzinfo=None)
+        shown = local.replace(tzinfo=None)
         fire = matches(fields, shown) and (elapsed or dst == "both" or not local.fold)
         if not elapsed and dst != "skip":
             fire = fire or any(matches(fields, missed) for missed in _minutes(expected, shown))
         if fire:
-            fires.append(at.astimezone(UTC))
-    return fires
+            fires += [at + timedelta(seconds=second) for second in seconds]
+        expected, at = shown + MINUTE, at + MINUTE
+    return [fire for fire in fires if start < fire <= end]
 
 
 def _minutes(start: datetime, end: datetime) -> Iterator[datetime]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from itertools import islice
 from zoneinfo import ZoneInfo
 
 import pytest
 from cronsim import CronSim
 
-from jobd import Schedule
+from jobd import ConfigError, Schedule
 from jobd.zone import Transition, find_zone
 from tests.unit.cron_scan import scan
 from tests.unit.cron_triples import Triple, triples
@@ -28,8 +28,14 @@ COUNT, SEED = 20_000, 20_261_122
 
 
 def of_jobd(triple: Triple, count: int = FIRES) -> list[datetime]:
-    schedule = Schedule.parse(triple.expression, tz=triple.zone, seconds="first" if triple.seconds else None)
     found: list[datetime] = []
+    try:
+        schedule = Schedule.parse(
+            triple.expression, tz=triple.zone, seconds="first" if triple.seconds else None
+        )
+    except ConfigError as error:
+        assert "never fires" in str(error)
+        return found
     fire = schedule.next_after(triple.start)
     while fire is not None and len(found) < count:
         found.append(fire)
@@ -75,13 +81,20 @@ def week_with_two_sundays(triple: Triple, ours: list[datetime]) -> bool:
 
 
 def odd_transition(triple: Triple, ours: list[datetime]) -> bool:
-    """cronsim walks by whole hours, and misses fires where the clock moves by something else."""
-    moves = transitions(triple, ours[-1])
-    return (
-        is_elapsed(triple)
-        and any((move.after - move.before) % HOUR for move in moves)
-        and scanned(triple, ours)
+    """cronsim walks by whole hours, and loses fires where the clock moves by, or at, something else."""
+    odd = any(
+        (move.after - move.before) % HOUR or (move.at + move.before).minute
+        for move in transitions(triple, ours[-1])
     )
+    return odd and is_elapsed(triple) and scanned(triple, ours)
+
+
+def gap_at_midnight(triple: Triple, ours: list[datetime]) -> bool:
+    """cronsim begins a day at midnight, also where there is none: it fires then, or loses an hour."""
+    at_midnight = any(
+        move.forward and (move.at + move.before).time() == time(0) for move in transitions(triple, ours[-1])
+    )
+    return at_midnight and is_elapsed(triple) and scanned(triple, ours)
 
 
 def gap_within_a_minute(triple: Triple, ours: list[datetime]) -> bool:
@@ -95,16 +108,16 @@ def gap_within_a_minute(triple: Triple, ours: list[datetime]) -> bool:
 
 
 def scanned(triple: Triple, ours: list[datetime]) -> bool:
-    """A look at every minute says what jobd says; for expressions without seconds."""
-    if triple.seconds:
-        return False
-    return ours == scan(triple.expression, triple.zone, "debian", triple.start, ours[-1])
+    """A look at every minute says what jobd says."""
+    found = scan(triple.expression, triple.zone, "debian", triple.start, ours[-1])
+    return ours == found
 
 
 CLASSES: tuple[Callable[[Triple, list[datetime]], bool], ...] = (
     second_pass,
     week_with_two_sundays,
     odd_transition,
+    gap_at_midnight,
     gap_within_a_minute,
 )
 
@@ -150,6 +163,17 @@ def test_a_wildcard_misses_nothing_where_the_clock_moves_by_half_an_hour():
     assert of_jobd(triple)[2] == at("2007-12-09T09:36")
     assert of_cronsim(triple)[2] == at("2007-12-09T14:36")
     assert odd_transition(triple, of_jobd(triple))
+
+
+def test_a_wildcard_loses_no_hour_and_invents_none_where_a_day_has_no_midnight():
+    triple = Triple("* 1 3 * *", "Pacific/Noumea", at("1978-12-02T08:37"))
+    assert of_jobd(triple, 1) == [at("1978-12-02T13:00")]
+    assert of_cronsim(triple)[0] == at("1979-01-02T13:00")
+    assert gap_at_midnight(triple, of_jobd(triple))
+    triple = Triple("* 0,23 * * SUN", "Asia/Ulaanbaatar", at("1987-03-27T22:48"))
+    assert of_jobd(triple, 1) == [at("1987-03-29T14:00")]
+    assert of_cronsim(triple)[0] == at("1987-03-28T16:00")
+    assert gap_at_midnight(triple, of_jobd(triple))
 
 
 def test_a_gap_that_ends_within_a_minute_is_left_at_its_end():
