@@ -31,8 +31,7 @@ COLUMNS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "steady": (
         ("completed_per_second", "completed jobs/s", ",.0f"),
         ("produced_per_second", "produced jobs/s", ",.0f"),
-        ("left_at_end", "left at the end, of the produced", ".3f"),
-        ("backlog_growth", "more left than at half time, of what was produced since", ".3f"),
+        ("left_ms", "left at the end, as ms of what came", ".0f"),
     ),
     "producers": (("enqueued_per_second", "single enqueues/s, ten at a time", ",.0f"),),
     "backlog": (

@@ -166,7 +166,7 @@ class Producer:
         if self._rooms.hungry:
             # There is more, but nobody to run it: a slot that comes free will tell.
             return False
-        once_more = await self._slumber.nod(found=bool(claims))
+        once_more = await self._slumber.nod(found=len(claims))
         if once_more:
             self._rooms.forget()
         return once_more
