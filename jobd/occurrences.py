@@ -75,7 +75,7 @@ class Plan(NamedTuple):
 
 
 def plan(schedule: Recurs, policy: Policy, first: datetime, now: datetime, *, runs_left: int | None) -> Plan:
-    """Decide about the occurrences from `first` to `now`. At most `runs_left` run; then no other comes."""
+    """Decide about the occurrences from `first` to `now`. At most `runs_left` run."""
     cap = policy.cap if policy.catch_up is CatchUp.ALL else 1
     if runs_left is not None:
         cap = min(cap, runs_left)
@@ -94,8 +94,7 @@ def plan(schedule: Recurs, policy: Policy, first: datetime, now: datetime, *, ru
         last = due.newest[-1 - len(chosen)]
         too_late = earliest is not None and last < earliest
         missed = Stretch(first, last, due.number - len(chosen), "misfire_grace" if too_late else "catch_up")
-    ended = runs_left is not None and len(fires) >= runs_left
-    return Plan(fires, missed, None if ended else due.next)
+    return Plan(fires, missed, due.next)
 
 
 def pass_over(

@@ -167,7 +167,9 @@ class Scheduler:
             # The others stay undecided until there is room.
             return _written(entry, made.missed if runs else None, runs, due_at=due.moment + QUEUE_LOOK)
         skipped = [Occurrence(fire.fire_at, fire.fire_at, 1, "skipped", "overlap") for fire in over]
-        return _written(entry, made.missed, [*runs, *skipped], due_at=made.next_fire_at)
+        last = runs_left is not None and len(runs) >= runs_left
+        due_at = None if last else made.next_fire_at
+        return _written(entry, made.missed, [*runs, *skipped], due_at=due_at)
 
     def _schedule(self, entry: ScheduleEntry) -> Schedule:
         key = (entry.id, entry.expression, entry.time_zone, entry.dst, entry.seconds, entry.anchor)

@@ -192,6 +192,16 @@ async def test_it_ends_with_its_last_run_and_with_its_last_moment(clock: Clockwo
     assert await clock.timetable.next_fire(now=clock.now) is None
 
 
+async def test_an_occurrence_that_was_skipped_is_none_of_its_runs(clock: Clockwork):
+    await clock.add("* * * * *", max_runs=2)
+    for _ in range(3):
+        await clock.after(MINUTE)
+    await clock.end_jobs()
+    for _ in range(2):
+        await clock.after(MINUTE)
+    assert await clock.fired() == [1, 4]
+
+
 async def test_the_handler_learns_of_the_last_success(clock: Clockwork):
     await clock.add("* * * * *")
     for state in ("succeeded", "dead", "dead"):
