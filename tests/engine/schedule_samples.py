@@ -62,7 +62,7 @@ def _sample(rng: random.Random, n: int, when: When, begin: datetime, days: int) 
     options = dict(when.options)
     faithful = rng.random() < 0.6
     if faithful:
-        options |= {"catch_up": "all", "cap": 1000, "max_instances": 1000}
+        options |= {"catch_up": "all", "cap": 1000, "max_instances": 200}
         options |= rng.choice([{}, {"stagger": "1s"}, {"jitter": "10m"}])
     else:
         options |= {"catch_up": rng.choice(["last", "skip", "all"]), "cap": rng.randint(1, 9)}

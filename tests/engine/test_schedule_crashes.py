@@ -76,7 +76,7 @@ async def test_killed_at_a_statement(
         "select from jobd.leader for update",
         "select from jobd.schedules for update",
         "insert into jobd.schedule_runs (schedule_id, fire_at, last_at, outcome)"
-        " values ('s', '2026-03-01 00:02+00', '2026-03-01 00:02+00', 'ran')",
+        " values ('s', '2026-03-01 00:03+00', '2026-03-01 00:03+00', 'ran')",
         "lock table jobd.jobs in share row exclusive mode",
     ],
     ids=["at its proof", "at the advance", "at the history", "at the jobs"],
@@ -84,26 +84,29 @@ async def test_killed_at_a_statement(
 async def test_killed_within_a_fire_that_commits_after_its_death(
     victim: Clockwork, fragile: FragileLink, link: Link, direct_database_url: str, held: str
 ):
-    await victim.scheduler._declare()
+    # The statement is prepared by now, and there is nothing to replace: the fire itself is what waits.
+    await fire(victim)
+    await victim.end_jobs()
+    victim.now += MINUTE
     assert await victim.lead()
     assert victim.term is not None
     holder = await Database(direct_database_url).connect()
-    hold = holder.transaction()
-    await hold.start()
-    await holder.execute(held)
-    firing = asyncio.ensure_future(victim.scheduler.once(victim.term))
-    await eventually(lambda: scalar(link, WAITING), until=lambda count: count == 1)
-    # The server does not notice until it has something to say.
-    fragile.drop()
-    with pytest.raises(DatabaseUnavailable):
-        await firing
-    await hold.rollback()
-    await holder.close()
-    await eventually(lambda: scalar(link, "select count(*) from jobd.schedule_runs"), until=lambda n: n == 2)
+    try:
+        await holder.execute("begin")
+        await holder.execute(held)
+        firing = asyncio.ensure_future(victim.scheduler.once(victim.term))
+        await eventually(lambda: scalar(link, WAITING), until=lambda count: count == 1)
+        # The server does not notice until it has something to say.
+        fragile.drop()
+        with pytest.raises(DatabaseUnavailable):
+            await firing
+    finally:
+        await holder.close()
+    await eventually(lambda: scalar(link, "select count(*) from jobd.schedule_runs"), until=lambda n: n == 3)
     standby = Clockwork(link)
     standby.now = victim.now + LAPSED
     await fire(standby)
-    await told_once(standby, [1, 2])
+    await told_once(standby, [1, 2, 3])
 
 
 async def test_killed_within_a_fire_that_the_server_gives_up(victim: Clockwork, link: Link):
