@@ -73,7 +73,7 @@ def _sample(rng: random.Random, n: int, when: When, begin: datetime, days: int) 
     if isinstance(when.meaning, Clock):
         dst = rng.choice(["debian", "debian", "skip", "both"])
         options |= {"starts_at": begin + timedelta(days=days * rng.uniform(0, 0.5))} if n % 7 == 0 else {}
-    if n % 5 == 0 and n < 150:
+    if n % 5 == 0 and n < 150 and "starts_at" not in options:
         options |= {"ends_at": begin + timedelta(days=days * rng.uniform(0.6, 0.9))}
     if n % 11 == 0 and n < 150:
         options |= {"max_runs": rng.randint(1, days)}
