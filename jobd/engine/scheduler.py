@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from jobd.engine.recovery import Recovery
-from jobd.errors import ConfigError, JobdError, JobNotFound, WrongState
+from jobd.errors import ConfigError, JobdError, JobNotFound, Refused, WrongState
 from jobd.events import Events, ScheduleDropped, ScheduleFaulty, ScheduleFired
 from jobd.ids import uuid7
 from jobd.occurrences import Fire, Stretch, pass_over, plan
@@ -118,12 +118,12 @@ class Scheduler:
         # In a thread: years of missed minutes take seconds, and leases are beaten on this loop.
         decisions = await asyncio.to_thread(lambda: [self._decision(each) for each in due])
         for each, decision in zip(due, decisions, strict=True):
-            if each.entry.overlap == "replace" and any(run.job_id for run in decision.occurrences):
-                for id in each.unfinished:
+            runs = sum(run.job_id is not None for run in decision.occurrences)
+            if each.entry.overlap == "replace" and runs:
+                # The newest first: as many stay as there is room for beside those that begin.
+                for id in each.unfinished[max(each.entry.max_instances - runs, 0) :]:
                     await self._stop(id)
-        held = await self._timetable.fire(
-            decisions, name=self._lead, worker_id=self._worker_id(), term=term, now=self._now()
-        )
+        decisions, held = await self._fire(due, decisions, term)
         moments = {each.entry.id: each.moment for each in due}
         for decision in decisions:
             if decision.id not in held:
@@ -134,6 +134,31 @@ class Scheduler:
                 late = max((moments[decision.id] - run.last_at).total_seconds(), 0.0)
                 self._events.emit(ScheduleFired(decision.id, run.outcome, run.number, late))
         return bool(held)
+
+    async def _fire(
+        self, due: Sequence[DueSchedule], decisions: list[Decision], term: int
+    ) -> tuple[list[Decision], set[str]]:
+        """Write what was decided; return it as it was written, and the ids of what holds."""
+
+        async def write(some: Sequence[Decision]) -> set[str]:
+            return await self._timetable.fire(
+                some, name=self._lead, worker_id=self._worker_id(), term=term, now=self._now()
+            )
+
+        try:
+            return decisions, await write(decisions)
+        except Refused as refusal:
+            if len(decisions) == 1:
+                entry = due[0].entry
+                rests = Decision(entry.id, entry.revision, entry.decided_until, None, fault=str(refusal))
+                return [rests], await write([rests])
+        # One schedule that cannot become a job, as somebody wrote it by hand, holds up no other.
+        written, held = [], set[str]()
+        for each, decision in zip(due, decisions, strict=True):
+            as_written, holds = await self._fire([each], [decision], term)
+            written += as_written
+            held |= holds
+        return written, held
 
     async def _stop(self, id: UUID) -> None:
         """Cancel an instance that is being replaced; it may have ended meanwhile."""

@@ -6,8 +6,8 @@
 
 -- name: put (schedules, replace, now)
 -- Declare schedules, an array of JSON objects with the columns' names. One that is there already stays as it is unless
--- `replace`; its past goes on unless what says when it occurs has changed. What a deploy had paused runs again.
--- Returns the ids that stand now as they were given, and until when all has been decided.
+-- `replace`; its past and the count of its runs go on unless what says when it occurs has changed. What a deploy had
+-- paused runs again. Returns the ids that stand now as they were given, and until when all has been decided.
 with given as (
     select g.*, greatest(coalesce($3::timestamptz, clock_timestamp()), g.starts_at - interval '1 microsecond') as from_now
       from jsonb_populate_recordset(null::jobd.schedules, $1::text::jsonb) g
@@ -35,6 +35,11 @@ on conflict (id) do update
                                  (excluded.expression, excluded.time_zone, excluded.dst, excluded.seconds,
                                   excluded.anchor, excluded.starts_at)
                             then s.decided_until else excluded.decided_until end,
+       runs = case when (s.expression, s.time_zone, s.dst, s.seconds, s.anchor, s.starts_at)
+                                 is not distinct from
+                                 (excluded.expression, excluded.time_zone, excluded.dst, excluded.seconds,
+                                  excluded.anchor, excluded.starts_at)
+                            then s.runs else 0 end,
        passed_until = case when s.paused_by = 'deploy' then coalesce($3::timestamptz, clock_timestamp())
                            else s.passed_until end,
        paused_at = case when s.paused_by = 'deploy' then null else s.paused_at end,
@@ -115,12 +120,12 @@ select r.*, j.kind, j.state, coalesce(j.claimed_at, j.finished_at) as started_at
  order by r.fire_at desc limit $3::int
 
 -- name: due (count, now)
--- Schedules to look at, with the ids of their jobs that have not ended (20 at most) and the time of their last success,
--- of their last 20 runs.
+-- Schedules to look at, with the ids of their jobs that have not ended, the newest first, and the time of their last
+-- success: of their last 20 runs, or as many as may be unfinished at once.
 select s.*, t.moment,
        array(select r.job_id from (select r.job_id from jobd.schedule_runs r
                                     where r.schedule_id = s.id and r.job_id is not null
-                                    order by r.fire_at desc limit 20) r
+                                    order by r.fire_at desc limit greatest(20, s.max_instances)) r
               where exists (select from jobd.jobs j where j.id = r.job_id)) as unfinished,
        (select max(h.finished_at)
           from (select r.job_id, r.decided_at from jobd.schedule_runs r

@@ -122,6 +122,13 @@ async def test_overlap_skip(clock: Clockwork):
     assert [row[:-3:-1] for row in await clock.history()] == [ran, skipped, skipped, ran]
 
 
+async def test_many_may_be_unfinished_and_no_more(clock: Clockwork):
+    await clock.add("* * * * *", max_instances=25, catch_up="all")
+    await clock.after(24 * MINUTE)
+    await clock.after(2 * MINUTE)
+    assert [row[0] for row in await clock.history() if row[4] == "overlap"] == [26]
+
+
 async def test_overlap_queue_waits_for_the_one_before(clock: Clockwork):
     await clock.add("* * * * *", overlap="queue", catch_up="all")
     for _ in range(3):
@@ -142,6 +149,13 @@ async def test_overlap_replace_cancels_the_one_before(clock: Clockwork):
         ("cancelled", "replaced"),
         ("ready", None),
     ]
+
+
+async def test_overlap_replace_leaves_as_many_as_may_run(clock: Clockwork):
+    await clock.add("* * * * *", overlap="replace", max_instances=2)
+    for _ in range(4):
+        await clock.after(MINUTE)
+    assert [job["state"] for job in await clock.jobs()] == ["cancelled", "cancelled", "ready", "ready"]
 
 
 async def test_jitter_is_the_same_for_everybody(clock: Clockwork, rival: Clockwork):
@@ -299,6 +313,30 @@ async def test_a_schedule_written_by_hand_that_cannot_be_computed_rests_and_is_t
     await clock.add("* * * * *")
     await clock.after(MINUTE)
     assert len(await clock.fired()) == 1
+
+
+async def test_a_schedule_written_by_hand_whose_job_is_refused_rests_and_holds_up_no_other(clock: Clockwork):
+    for id in ("good", "wrong", "well"):
+        await clock.add("* * * * *", id)
+    await query(clock.link, "update jobd.schedules set delay_tolerance = '9000 years' where id = 'wrong'")
+    await clock.after(MINUTE)
+    assert [await clock.fired(id) for id in ("good", "wrong", "well")] == [[1], [], [1]]
+    entry = await clock.timetable.schedule("wrong")
+    assert entry is not None and entry.fault is not None and entry.due_at is None
+    assert [told.schedule_id for told in clock.told if isinstance(told, ScheduleFaulty)] == ["wrong"]
+    # What it missed meanwhile is decided once it is right.
+    await clock.add("* * * * *", "wrong")
+    await clock.after(MINUTE)
+    assert await clock.fired("wrong") == [2]
+
+
+async def test_a_schedule_that_occurs_at_other_times_begins_to_count_anew(clock: Clockwork):
+    await clock.add((BEGIN + MINUTE).isoformat(), max_runs=1)
+    await clock.after(MINUTE)
+    await clock.end_jobs()
+    await clock.add((BEGIN + 3 * MINUTE).isoformat(), max_runs=1)
+    await clock.after(2 * MINUTE)
+    assert await clock.fired() == [1, 3]
 
 
 async def test_a_trigger_runs_at_once_even_of_a_paused_schedule(clock: Clockwork):
