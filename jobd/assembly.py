@@ -40,6 +40,7 @@ from jobd.listener import Listener
 from jobd.partitions import drop_partition
 from jobd.reader import Reader
 from jobd.registry import Handler
+from jobd.served import file_schedules
 from jobd.store import Store
 from jobd.timetable import Timetable
 
@@ -60,6 +61,7 @@ class Assembly:
         self.settings = settings
         self.roles = tuple(roles)
         self.queues = tuple(queues)
+        self.declared = {"code": jobs.declared_schedules, "file": file_schedules(jobs, settings)}
         # Subscriptions made here end with the daemon; the application's own stay.
         self.heard = Events()
         self.end_relay = jobs.events.relay(self.heard)
@@ -278,7 +280,7 @@ class Assembly:
         link = self._control_link()
         scheduler = Scheduler(
             Timetable(link),
-            declared={"code": self.jobs.declared_schedules},
+            declared=self.declared,
             lead=NAME,
             worker_id=lambda: self.lease.worker_id,
             term=lambda: leader.term,
