@@ -269,8 +269,10 @@ class Assembly:
         return Leader(
             Store(link),
             Fleet(link),
+            Timetable(link),
             lease=self.lease,
             history_retention=self.settings.history_retention,
+            schedule_history=self.settings.schedule_history,
             drop_partition=lambda name, detached: drop_partition(self.database, name, detached=detached),
             events=self.events,
             rng=self.rng,
