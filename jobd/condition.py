@@ -166,6 +166,7 @@ class DaemonCondition:
         if self.scheduler is not None:
             idle = time.monotonic() - self.scheduler.turned_at
             stuck = f"it has not turned for {idle:.0f} s" if idle > STUCK_SECONDS else None
-            reason = self.scheduler.problem or stuck
-            lead = "follower" if self.leader is None or self.leader.term is None else "leader"
+            # A follower never looks at the schedules: that it may come to lead is what it does for them.
+            reason = self.scheduler.problem or (self.leader and self.leader.problem) or stuck
+            lead = "leader" if self.leader and self.leader.term is not None else "follower"
         return {"running": reason is None, "lead": lead, "schedules": self._schedules, "reason": reason}

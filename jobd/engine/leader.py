@@ -58,6 +58,8 @@ class Leader:
         self._events = events
         self._recovery = Recovery("leader", events=events, rng=rng)
         self.term: int | None = None
+        # For probes: why it could not stand for election last.
+        self.problem: str | None = None
         self._duties_at = 0.0
 
     async def run(self) -> None:
@@ -67,11 +69,13 @@ class Leader:
             try:
                 await self._stand()
                 self._recovery.succeeded()
+                self.problem = None
                 if self.term is not None and time.monotonic() >= self._duties_at:
                     self._duties_at = time.monotonic() + DUTY_INTERVAL
                     await self._try_duties(self.term)
             except JobdError as outage:
                 self._follow()
+                self.problem = f"it could not stand for election ({type(outage).__name__})"
                 pause = self._recovery.failed(outage)
             await asyncio.sleep(pause)
 
