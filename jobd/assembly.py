@@ -40,6 +40,7 @@ from jobd.listener import Listener
 from jobd.partitions import drop_partition
 from jobd.reader import Reader
 from jobd.registry import Handler
+from jobd.served import file_schedules
 from jobd.store import Store
 from jobd.timetable import Timetable
 
@@ -60,6 +61,10 @@ class Assembly:
         self.settings = settings
         self.roles = tuple(roles)
         self.queues = tuple(queues)
+        self.declared = {
+            jobs.owner: jobs.declared_schedules,
+            f"file:{jobs.module}": file_schedules(jobs, settings),
+        }
         # Subscriptions made here end with the daemon; the application's own stay.
         self.heard = Events()
         self.end_relay = jobs.events.relay(self.heard)
@@ -267,8 +272,10 @@ class Assembly:
         return Leader(
             Store(link),
             Fleet(link),
+            Timetable(link),
             lease=self.lease,
             history_retention=self.settings.history_retention,
+            schedule_history=self.settings.schedule_history,
             drop_partition=lambda name, detached: drop_partition(self.database, name, detached=detached),
             events=self.events,
             rng=self.rng,
@@ -278,7 +285,7 @@ class Assembly:
         link = self._control_link()
         scheduler = Scheduler(
             Timetable(link),
-            declared={self.jobs.owner: self.jobs.declared_schedules},
+            declared=self.declared,
             lead=NAME,
             worker_id=lambda: self.lease.worker_id,
             term=lambda: leader.term,

@@ -17,13 +17,19 @@ from jobd.engine.leader import Leader
 from jobd.engine.lease import Lease
 from jobd.engine.notifier import Notifier
 from jobd.engine.producer import Producer
+from jobd.engine.scheduler import Scheduler
 from jobd.errors import JobdError
 from jobd.fleet import Fleet
 from jobd.migrate import needed_version
-from jobd.reader import Depth, Reader
+from jobd.reader import Reader, Stock
+from jobd.timetable import Outlook, Timetable
 
 # A work loop that has not turned for this long is taken for dead, not for busy.
 STALLED_SECONDS = 120.0
+# A scheduler looks once a second; one that has not for this long does not run.
+STUCK_SECONDS = 10.0
+# Schedules that have a series of their own.
+NEAREST = 20
 
 
 class DaemonCondition:
@@ -45,7 +51,8 @@ class DaemonCondition:
         self._fleet = fleet
         self._reader = reader
         self._counter = counter
-        self._counted: list[Depth] = []
+        self._timetable, self._counting = Timetable(reader.door), Timetable(counter.door)
+        self._counted = Stock()
         self._count_again_at = 0.0
         self._lease = lease
         self._pulse = pulse
@@ -59,6 +66,8 @@ class DaemonCondition:
         self.producer: Producer | None = None
         self.notifier: Notifier | None = None
         self.leader: Leader | None = None
+        self.scheduler: Scheduler | None = None
+        self._schedules: int | None = None
         self.slots = 0
 
     def show(
@@ -97,14 +106,16 @@ class DaemonCondition:
             version = await self._reader.schema_version()
             if version < needed_version():
                 reasons.append(f"the schema is at version {version}, {needed_version()} is needed")
+            else:
+                self._schedules = sum((await self._timetable.tally()).values())
             self._database_up = True
         except JobdError as error:
             self._database_up = False
             reasons.append(f"the database does not answer ({type(error).__name__})")
         return reasons
 
-    async def depths(self) -> list[Depth] | None:
-        """How full the queues are; None when the database does not answer.
+    async def depths(self) -> Stock | None:
+        """How full the queues are, and what schedules there are; None when the database does not answer.
 
         Counting may cost the database a tenth of its time at most: after a count that took a second,
         the next is made ten seconds later.
@@ -113,7 +124,10 @@ class DaemonCondition:
         if started < self._count_again_at:
             return self._counted
         try:
-            self._counted = list(await self._counter.depths())
+            self._counted = Stock(
+                await self._counter.depths(),
+                Outlook(await self._counting.tally(), await self._counting.nearest(count=NEAREST)),
+            )
             self._database_up = True
         except JobdError:
             self._database_up = False
@@ -142,4 +156,17 @@ class DaemonCondition:
             "roles": self._roles,
             "queues": self._queues,
             "uptime_seconds": round(time.monotonic() - self._started, 1),
+            "scheduler": self._scheduling(),
         }
+
+    def _scheduling(self) -> dict[str, Any]:
+        """Whether schedules fire from here, or would; how many there are is as `unready` found it."""
+        reason: str | None = "this process has not the role scheduler"
+        lead = None
+        if self.scheduler is not None:
+            idle = time.monotonic() - self.scheduler.turned_at
+            stuck = f"it has not turned for {idle:.0f} s" if idle > STUCK_SECONDS else None
+            # A follower never looks at the schedules: that it may come to lead is what it does for them.
+            reason = self.scheduler.problem or (self.leader and self.leader.problem) or stuck
+            lead = "leader" if self.leader and self.leader.term is not None else "follower"
+        return {"running": reason is None, "lead": lead, "schedules": self._schedules, "reason": reason}

@@ -182,7 +182,7 @@ class Daemon:
                     )
                     control.spawn("notifier", self._notifier.run)
                 condition.show(executor, self._producer, self._notifier, slots=self.settings.concurrency)
-            condition.leader = leader
+            condition.leader, condition.scheduler = leader, scheduler
             if self.http is not None:
                 control.spawn("http", self.http.run)
             self.log.info(

@@ -10,6 +10,7 @@ queues and kinds past a cap are counted together as `other`.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,12 +31,15 @@ from jobd.events import (
     JobStarted,
     LeaseLost,
     RunStale,
+    ScheduleFaulty,
+    ScheduleFired,
 )
 from jobd.histogram import BatchHistogram
 from jobd.lifecycle import OUTCOMES
 
 if TYPE_CHECKING:
-    from jobd.reader import Depth
+    from jobd.reader import Depth, Stock
+    from jobd.timetable import Outlook
 
 OTHER: Final = "other"
 MAX_QUEUES: Final = 100
@@ -45,6 +49,7 @@ MAX_PAIRS: Final = 400
 OUTCOME_NAMES: Final = frozenset(OUTCOMES.values())
 
 RUN_BUCKETS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+LATENESS_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 15, 60, 300, 3600, 86_400)
 WAIT_BUCKETS: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
 
 GAUGES: Final[Mapping[str, tuple[str, str, Mapping[str, str]]]] = {
@@ -99,8 +104,10 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
 
-        def histogram(name: str, text: str, buckets: Sequence[float]) -> BatchHistogram:
-            return BatchHistogram(name, text, ("queue", "kind"), buckets=buckets, registry=registry)
+        def histogram(
+            name: str, text: str, buckets: Sequence[float], labels: Sequence[str] = ("queue", "kind")
+        ) -> BatchHistogram:
+            return BatchHistogram(name, text, labels, buckets=buckets, registry=registry)
 
         self._enqueued = counter(
             "jobd_jobs_enqueued_total", "Jobs that this process put into the database.", "queue", "kind"
@@ -122,6 +129,21 @@ class Metrics:
         self._expired = counter("jobd_jobs_expired_total", "Jobs declared dead at their deadline.")
         self._stale = counter("jobd_runs_stale_total", "Runs whose claim was lost; nothing was written.")
         self._leases_lost = counter("jobd_leases_lost_total", "Times this worker had to stop all its runs.")
+        self._occurrences = counter(
+            "jobd_schedule_occurrences_total", "Occurrences of schedules, by what became of them.", "outcome"
+        )
+        self._lateness = histogram(
+            "jobd_schedule_lateness_seconds",
+            "How late occurrences that ran became jobs.",
+            LATENESS_BUCKETS,
+            (),
+        )
+        self._faults = counter(
+            "jobd_schedule_faults_total", "Times a schedule came to rest because it cannot be computed."
+        )
+        for outcome in ("ran", "skipped", "missed"):
+            self._occurrences.labels(outcome)
+        self._lateness.observe((), ())
 
         events.subscribe(JobEnqueued, self._job_enqueued)
         events.subscribe_batches(JobStarted, self._jobs_started)
@@ -131,6 +153,8 @@ class Metrics:
         events.subscribe(JobsExpired, lambda event: self._expired.inc(event.count))
         events.subscribe(RunStale, lambda _: self._stale.inc())
         events.subscribe(LeaseLost, lambda _: self._leases_lost.inc())
+        events.subscribe_batches(ScheduleFired, self._schedules_fired)
+        events.subscribe(ScheduleFaulty, lambda _: self._faults.inc())
 
     def declare(self, handlers: Iterable[tuple[str, str]]) -> None:
         """Show these (queue, kind) pairs at zero, and keep their names out of `other` whatever comes later.
@@ -146,26 +170,28 @@ class Metrics:
             self._run.observe(labels, ())
             self._dead.labels(*labels)
 
-    def families(self, depths: Sequence[Depth] | None, gauges: Mapping[str, float]) -> Iterator[Metric]:
+    def families(self, stock: Stock | None, gauges: Mapping[str, float]) -> Iterator[Metric]:
         """Everything that the page shows; what the arguments mean, `render` tells."""
-        gauges = {"database_up": 1, **gauges} if depths is not None else {**gauges, "database_up": 0}
+        gauges = {"database_up": 1, **gauges} if stock is not None else {**gauges, "database_up": 0}
         for metric in self._registry.collect():
             # The library's switch for `_created` is global, and the process may be somebody else's too.
             created = f"{metric.name}_created"
             metric.samples = [sample for sample in metric.samples if sample.name != created]
             yield metric
         yield from _process_gauges(gauges)
-        yield from _queue_gauges(depths or ())
+        if stock is not None:
+            yield from _queue_gauges(stock.queues)
+            yield from _schedule_gauges(stock.schedules)
 
     def render(
-        self, depths: Sequence[Depth] | None, gauges: Mapping[str, float], *, accept: str = ""
+        self, stock: Stock | None, gauges: Mapping[str, float], *, accept: str = ""
     ) -> tuple[bytes, str]:
         """Return the page and its content type: OpenMetrics where `accept` asks for it, else Prometheus text.
 
-        `depths` is None when the database did not answer: then no queue is reported, and
+        `stock` is None when the database did not answer: then no queue and no schedule is reported, and
         `jobd_database_up` is 0. A name that is not in GAUGES raises ValueError.
         """
-        return encode(self.families(depths, gauges), accept=accept)
+        return encode(self.families(stock, gauges), accept=accept)
 
     def _job_enqueued(self, event: JobEnqueued) -> None:
         self._enqueued.labels(*self._labels.admit(event.queue, event.kind)).inc(event.count)
@@ -189,6 +215,11 @@ class Metrics:
             labels = self._labels.admit(queue, kind)
             self._finished.labels(*labels, outcome if outcome in OUTCOME_NAMES else OTHER).inc(len(seconds))
             self._run.observe(labels, [each for each in seconds if each is not None])
+
+    def _schedules_fired(self, events: Sequence[ScheduleFired]) -> None:
+        for event in events:
+            self._occurrences.labels(event.outcome).inc(event.count)
+        self._lateness.observe((), [event.late_seconds for event in events if event.outcome == "ran"])
 
     def _jobs_rescued(self, event: JobsRescued) -> None:
         self._rescued.inc(event.count)
@@ -249,3 +280,22 @@ def _queue_gauges(depths: Sequence[Depth]) -> Iterable[Metric]:
         oldest.add_metric((label,), max(depth.oldest_ready_seconds or 0.0 for depth in group))
         paused.add_metric((label,), float(all(depth.paused_at is not None for depth in group)))
     return ready, scheduled, running, oldest, paused
+
+
+def _schedule_gauges(outlook: Outlook | None) -> Iterable[Metric]:
+    if outlook is None:
+        return
+    numbers = GaugeMetricFamily("jobd_schedules", "Schedules, by what holds them up.", labels=("state",))
+    for state, number in outlook.numbers.items():
+        numbers.add_metric((state,), number)
+    yield numbers
+    nearest: dict[str, float] = {}
+    for id, moment in outlook.next_fires.items():
+        label = OTHER if id is None else id
+        nearest[label] = min(moment.timestamp(), nearest.get(label, math.inf))
+    next_fire = GaugeMetricFamily(
+        "jobd_schedule_next_fire_timestamp_seconds", "When the schedule occurs next.", labels=("schedule",)
+    )
+    for label, seconds in nearest.items():
+        next_fire.add_metric((label,), seconds)
+    yield next_fire

@@ -9,13 +9,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from jobd import sql
 from jobd.door import Executes, Record
 from jobd.errors import JobNotFound
 from jobd.job import Job, JobState
+from jobd.timetable import Outlook
 
 BLOCKS = sql.blocks("reading")
 JSON_COLUMNS = ("payload", "result", "backoff", "errors", "progress", "headers")
@@ -32,6 +33,13 @@ class Depth:
     oldest_ready_seconds: float | None
     paused_at: datetime | None
     paused_by: str | None
+
+
+class Stock(NamedTuple):
+    """What the database holds at a moment, as `/metrics` shows it."""
+
+    queues: Sequence[Depth] = ()
+    schedules: Outlook | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,14 @@
-"""What a daemon serves: which queues, and which handlers besides the application's own."""
+"""What a daemon serves: which queues and schedules, and which handlers besides the application's own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobd.app import Jobs
+from jobd.errors import ConfigError, PayloadError
+from jobd.timetable import Terms
 
 if TYPE_CHECKING:
     from jobd.settings import Settings
@@ -16,6 +19,29 @@ def served_queues(jobs: Jobs, settings: Settings, asked: Sequence[str]) -> tuple
     if asked:
         return tuple(dict.fromkeys(asked))
     return tuple(dict.fromkeys(["default", *jobs.registry.queues(), *settings.queues]))
+
+
+def file_schedules(jobs: Jobs, settings: Settings) -> list[Terms]:
+    """Those of the settings. One that names no queue goes to its handler's, if that is here.
+
+    Raises ConfigError for an id that the code declares, too, and for a payload that the handler cannot take.
+    """
+    of_the_code = {terms.id for terms in jobs.declared_schedules}
+    found = []
+    for number, (terms, queue_said) in enumerate(settings.schedules):
+        if terms.id in of_the_code:
+            remedy = "is declared by the application's code, too; give one of them another id"
+            raise ConfigError(f"schedules[{number}].id", terms.id, remedy)
+        if (handler := jobs.registry.get(terms.kind)) is not None:
+            try:
+                handler.check(terms.payload)
+            except PayloadError as error:
+                remedy = f"{error} (schedule {terms.id!r})"
+                raise ConfigError(f"schedules[{number}].payload", "***", remedy) from None
+            if not queue_said:
+                terms = replace(terms, queue=handler.queue)
+        found.append(replace(terms, owner=f"file:{jobs.module}"))
+    return found
 
 
 def add_built_in_handlers(jobs: Jobs, settings: Settings) -> None:

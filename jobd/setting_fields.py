@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -18,8 +19,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     PrivateAttr,
     SecretStr,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_settings import (
@@ -32,6 +35,9 @@ from pydantic_settings import (
 
 from jobd.duration import format_duration, parse_duration
 from jobd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jobd.terms import Tabled
 
 CONFIG_FILE = "jobd.toml"
 _QUEUE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,99}")
@@ -52,6 +58,17 @@ class RuleBroken(ValueError):
         self.setting = setting
         self.other = other
         self.rule = rule
+
+
+class ScheduleWrong(ValueError):
+    """A table of `[[schedules]]` cannot work: the wrong key, if it is one, its value and the remedy."""
+
+    def __init__(self, id: object, key: str, value: object, remedy: str) -> None:
+        super().__init__(remedy)
+        self.id = id
+        self.key = key
+        self.value = value
+        self.remedy = remedy
 
 
 def _duration(minimum: str, maximum: str = "36525d") -> BeforeValidator:
@@ -97,6 +114,27 @@ def _queue(name: str) -> str:
             "is not a queue's name: a letter or _ first, then up to 99 letters, digits and any of _ . : -"
         )
     return name
+
+
+def _schedule(table: Any, info: ValidationInfo) -> Tabled:
+    # Only here: without schedules nobody pays for what reads expressions and zones.
+    from jobd.terms import from_table
+
+    try:
+        return from_table(table, max_bytes=info.data.get("max_payload", 256 * 1_024))
+    except ConfigError as error:
+        id = table.get("id") if isinstance(table, dict) else None
+        raise ScheduleWrong(id, error.setting, error.value, error.remedy) from None
+
+
+def _different(schedules: Sequence[Tabled]) -> Sequence[Tabled]:
+    seen: set[str] = set()
+    for schedule in schedules:
+        id = schedule.terms.id
+        if id in seen:
+            raise ScheduleWrong(None, "", id, "is the id of two schedules; give each its own")
+        seen.add(id)
+    return schedules
 
 
 def _lower(value: Any) -> Any:
@@ -208,12 +246,16 @@ class Settings(BaseSettings):
     max_payload: Size = 256 * 1_024
     max_result: Size = 1_048_576
     history_retention: Annotated[timedelta, _duration("1d")] = timedelta(days=14)
+    schedule_history: Annotated[timedelta, _duration("1d")] = timedelta(days=90)
     http_host: str = Field("127.0.0.1", min_length=1)
     http_port: int = Field(8642, ge=0, le=65_535)
     log_level: Annotated[
         Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)
     ] = "info"
     queues: dict[Annotated[str, AfterValidator(_queue)], QueueSettings] = Field(default_factory=dict)
+    schedules: Annotated[list[Annotated[Any, PlainValidator(_schedule)]], AfterValidator(_different)] = Field(
+        default_factory=list
+    )
     smtp: SmtpSettings = Field(default_factory=SmtpSettings)
 
     @classmethod

@@ -9,6 +9,7 @@ it, shows the value (never a secret) and says what to write instead. The setting
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,6 +26,7 @@ from jobd.redaction import HIDDEN, redact_url
 from jobd.setting_fields import (
     QueueSettings,
     RuleBroken,
+    ScheduleWrong,
     Settings,
     SmtpSettings,
     environment_source,
@@ -74,7 +76,7 @@ def find_problems(**overrides: Any) -> list[ConfigError]:
 def explain(settings: Settings) -> list[Shown]:
     """Each setting's name, value (secrets hidden) and source: default, jobd.toml, environment or flag."""
     origins = settings._origins
-    values = {".".join(place): value for place, value in _flat(settings)}
+    values = {_dotted(place): value for place, value in _flat(settings)}
     return [Shown(name, _shown(name, value), origins[name]) for name, value in values.items()]
 
 
@@ -124,15 +126,17 @@ class _Sources:
         except ValidationError as error:
             return None, [self._complaint(detail) for detail in error.errors(include_url=False)]
         for place, _ in _flat(settings):
-            settings._origins[".".join(place)] = self._find(place)[0]
+            settings._origins[_dotted(place)] = self._find(place)[0]
         return settings, []
 
     def _find(self, place: tuple[str, ...]) -> tuple[str, str, Any]:
         """Which source decides the setting at `place`, the name it has there, and its value there."""
-        key = ".".join(place)
+        key = _dotted(place)
+        # The only list, in the environment one variable.
+        variable = key.replace("schedules", "SCHEDULES", 1) if "[" in key else "__".join(place).upper()
         names = {
             "flag": (self.flags, key),
-            "environment": (self.environment, f"JOBD_{'__'.join(place).upper()}"),
+            "environment": (self.environment, f"JOBD_{variable}"),
             "jobd.toml": (self.file, f"{key} in {self.file_name}"),
         }
         for source, (values, name) in names.items():
@@ -149,6 +153,10 @@ class _Sources:
             _, other, other_value = self._find(tuple(cause.other.split(".")))
             remedy = cause.rule.format(other=other, value=_shown(cause.other, other_value))
             return ConfigError(name, _quotable(cause.setting, value), remedy)
+        if isinstance(cause, ScheduleWrong):
+            _, name, _ = self._find((*place, cause.key) if cause.key else place)
+            said = f" (schedule {cause.id!r})" if cause.id is not None and cause.key != "id" else ""
+            return ConfigError(name, cause.value, f"{cause.remedy}{said}")
         if place[-1] == "[key]":  # a name of a table, such as [queues."no good"]
             return ConfigError(self._find(place[:-2])[1], place[-2], str(cause))
         _, name, value = self._find(place)
@@ -160,8 +168,11 @@ class _Sources:
 
 
 def _not_json(error: SettingsError) -> ConfigError:
-    field = next((name for name in ("queues", "smtp") if f'"{name}"' in str(error)), "queues")
+    field = next((name for name in ("queues", "schedules", "smtp") if f'"{name}"' in str(error)), "queues")
     name = f"JOBD_{field.upper()}"
+    if field == "schedules":
+        example = '[{"id": "nightly", "when": "30 2 * * *", "kind": "report"}]'
+        return ConfigError(name, HIDDEN, f"is not JSON; write it like {example}")
     example = '{"images": {"concurrency": 2}}' if field == "queues" else '{"host": "localhost"}'
     return ConfigError(name, HIDDEN, f"is not JSON; write it like {example}, or set {name}__...")
 
@@ -185,6 +196,8 @@ def _value_at(values: Mapping[str, Any], place: tuple[str, ...]) -> tuple[bool, 
     for part in place:
         if isinstance(value, BaseModel):
             value = {name: getattr(value, name) for name in value.model_fields_set}
+        if isinstance(value, list):
+            value = {str(number): item for number, item in enumerate(value)}
         if not isinstance(value, Mapping) or part not in value:
             return False, None
         value = value[part]
@@ -203,10 +216,17 @@ def _flat(settings: Settings) -> Iterator[tuple[tuple[str, ...], Any]]:
         value = getattr(settings, name)
         if isinstance(value, SmtpSettings):
             yield from (((name, part), getattr(value, part)) for part in SmtpSettings.model_fields)
+        elif name == "schedules":
+            yield from (((name, str(number)), schedule) for number, schedule in enumerate(value))
         elif isinstance(value, dict):
             yield from (((name, queue, "concurrency"), value[queue].concurrency) for queue in value)
         else:
             yield (name,), value
+
+
+def _dotted(place: tuple[str, ...]) -> str:
+    """The name of a setting, like `smtp.port` or `schedules[2].when`."""
+    return re.sub(r"^schedules\.([0-9]+)", r"schedules[\1]", ".".join(place))
 
 
 def _quotable(name: str, value: Any) -> Any:
@@ -228,6 +248,9 @@ def _shown(name: str, value: Any) -> str:
         return HIDDEN
     if isinstance(value, timedelta):
         return format_duration(value)
+    if name.startswith("schedules["):
+        terms = value.terms
+        return f"{terms.id}: {terms.kind} at {terms.expression} ({terms.time_zone})"
     if isinstance(value, bool):
         return "on" if value else "off"
     if name in ("max_payload", "max_result") and isinstance(value, int):

@@ -7,7 +7,7 @@ Every `now` is None in production, where the database's clock counts. The domain
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from jobd.occurrences import CatchUp, Policy
 
 BLOCKS = sql.blocks("schedules")
 JSON_COLUMNS = ("payload", "backoff", "headers")
+STATES = ("active", "paused", "faulty", "ended")
 TIMING = ("expression", "time_zone", "dst", "seconds", "anchor")
 
 
@@ -99,6 +100,16 @@ class Occurrence(NamedTuple):
     job_id: UUID | None = None
     run_at: datetime | None = None
     headers: str | None = None
+
+
+class Outlook(NamedTuple):
+    """Schedules in numbers: how many are `active`, `paused`, `faulty` or `ended`, and when some occur next.
+
+    Those that code or file declare are told by id, as many as were asked for; None is the next of the rest.
+    """
+
+    numbers: Mapping[str, int]
+    next_fires: Mapping[str | None, datetime]
 
 
 class Decision(NamedTuple):
@@ -211,6 +222,15 @@ class Timetable:
         rows = await self.door.fetch(BLOCKS["next_fire"], now)
         return rows[0]["seconds"]  # type: ignore[no-any-return]
 
+    async def tally(self) -> dict[str, int]:
+        """How many schedules are `active`, `paused`, `faulty` or `ended`."""
+        found = {row["state"]: row["number"] for row in await self.door.fetch(BLOCKS["tally"])}
+        return {state: found.get(state, 0) for state in STATES}
+
+    async def nearest(self, *, count: int) -> dict[str | None, datetime]:
+        """When schedules occur next; see Outlook."""
+        return {row["id"]: row["due_at"] for row in await self.door.fetch(BLOCKS["nearest"], count)}
+
     async def fire(
         self,
         decisions: Sequence[Decision],
@@ -240,9 +260,9 @@ class Timetable:
         )  # fmt: skip
         return {row["id"] for row in rows}
 
-    async def forget(self, before: datetime, *, batch: int) -> int:
-        """Forget what was decided before then, `batch` rows at most; return how many."""
-        rows = await self.door.fetch(BLOCKS["forget"], before, batch)
+    async def forget(self, retention: timedelta, *, batch: int, now: datetime | None = None) -> int:
+        """Forget what was decided longer ago than `retention`, `batch` rows at most; return how many."""
+        rows = await self.door.fetch(BLOCKS["forget"], retention, batch, now)
         return int(rows[0]["pruned"])
 
 

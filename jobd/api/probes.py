@@ -49,7 +49,7 @@ class Condition(Protocol[Told_co]):
         """Why a job could not run to its end now; empty when it could. Each call looks afresh."""
 
     async def depths(self) -> Told_co | None:
-        """How full the queues are; None when the database does not answer."""
+        """How full the queues are, and what schedules there are; None when the database does not answer."""
 
     def gauges(self) -> Mapping[str, float]:
         """Numbers about this process, by the names of `jobd.metrics.GAUGES`; unknown ones left out."""
@@ -99,7 +99,7 @@ def create_app(
                 found = await depths()
         except Exception as error:
             # The rest of the page matters most at such a time.
-            logger.warning("queues are left out of /metrics: %r", error)
+            logger.warning("queues and schedules are left out of /metrics: %r", error)
             found = None
         page, content_type = metrics.render(
             found, condition.gauges(), accept=request.headers.get("accept", "")

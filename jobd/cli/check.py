@@ -33,9 +33,9 @@ def check(app: App = None, as_json: AsJson = False, database_url: DatabaseUrl = 
     """Explain the configuration, and say what is wrong with it.
 
     Each setting, its value, and where it comes from; whether the database answers and its schema is
-    current; whether the application can be imported, and its handlers. Changes nothing. Exit 0 when
-    `jobd run` could start, 1 when the schema needs `jobd migrate` first, 2 for a wrong setting or handler,
-    3 without the database.
+    current; whether the application can be imported, and its handlers; the schedules of code and
+    jobd.toml. Changes nothing. Exit 0 when `jobd run` could start, 1 when the schema needs `jobd migrate`
+    first, 2 for a wrong setting, handler or schedule, 3 without the database.
 
     \b
     Examples:
@@ -79,6 +79,7 @@ def _look(typed: dict[str, Any]) -> tuple[list[dict[str, str]], list[Finding]]:
         Finding("settings", 0, f"{len(shown)} settings, all of them fit"),
         _finding("database", lambda: _database(settings)),
         broken or _finding("application", lambda: _application(jobs, settings)),
+        _finding("schedules", lambda: _schedules(jobs, settings)),
     ]
 
 
@@ -169,6 +170,21 @@ def _application(jobs: Jobs, settings: Settings) -> str:
         lines.append(f"{handler.kind} (queue {handler.queue}, in {_where(handler.runs_in)})")
         if handler.kind in doubts:
             lines.append(f"  only if a lifespan yields what it asks for: {doubts[handler.kind]}")
+    return "\n".join(lines)
+
+
+def _schedules(jobs: Jobs, settings: Settings) -> str:
+    """What code and file declare, with what it means. The handlers are known: `_application` came before."""
+    from jobd.served import file_schedules
+    from jobd.terms import parsed
+
+    declared = [*jobs.declared_schedules, *file_schedules(jobs, settings)]
+    if not declared:
+        return "none in the code or in jobd.toml; those made at run time are in `jobd schedules list`"
+    lines = [f"{len(declared)} in the code and in jobd.toml"]
+    for terms in sorted(declared, key=lambda terms: terms.id):
+        told = "" if terms.kind in jobs.registry.kinds() else ", which has no handler here"
+        lines.append(f"{terms.id} ({terms.owner}): {terms.kind}{told}, {parsed(terms).describe()}")
     return "\n".join(lines)
 
 

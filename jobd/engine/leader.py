@@ -1,4 +1,4 @@
-"""The duties that one process does for all: partitions ahead, and pruning of old history.
+"""The duties that one process does for all: partitions ahead, and pruning of old jobs and old occurrences.
 
         elect --- lease 5 s, beaten each second --- term proven before each write --- abdicate
 
@@ -20,11 +20,14 @@ from jobd.errors import DatabaseUnavailable, JobdError
 from jobd.events import DutyFailed, Events, LeaderChanged
 from jobd.fleet import Fleet
 from jobd.store import Store
+from jobd.timetable import Timetable
 
 NAME = "jobd"
 LEASE = timedelta(seconds=5)
 BEAT = 1.0
 DUTY_INTERVAL = 600.0
+# Rows of the schedules' history that are forgotten in one go.
+BATCH = 5000
 
 
 class Leader:
@@ -34,22 +37,29 @@ class Leader:
         self,
         store: Store,
         fleet: Fleet,
+        timetable: Timetable,
         *,
         lease: Lease,
         history_retention: timedelta,
+        schedule_history: timedelta,
         drop_partition: Callable[[str, bool | None], Awaitable[None]],
         events: Events,
         rng: random.Random,
     ) -> None:
-        """`drop_partition(name, detached)` removes one partition of the history."""
+        """`drop_partition(name, detached)` removes one partition of the history. What became of schedules'
+        occurrences is forgotten after `schedule_history`."""
         self._store = store
         self._fleet = fleet
+        self._timetable = timetable
         self._lease = lease
         self._retention = history_retention
+        self._schedule_history = schedule_history
         self._drop_partition = drop_partition
         self._events = events
         self._recovery = Recovery("leader", events=events, rng=rng)
         self.term: int | None = None
+        # For probes: why it could not stand for election last.
+        self.problem: str | None = None
         self._duties_at = 0.0
 
     async def run(self) -> None:
@@ -59,11 +69,13 @@ class Leader:
             try:
                 await self._stand()
                 self._recovery.succeeded()
+                self.problem = None
                 if self.term is not None and time.monotonic() >= self._duties_at:
                     self._duties_at = time.monotonic() + DUTY_INTERVAL
                     await self._try_duties(self.term)
             except JobdError as outage:
                 self._follow()
+                self.problem = f"it could not stand for election ({type(outage).__name__})"
                 pause = self._recovery.failed(outage)
             await asyncio.sleep(pause)
 
@@ -109,3 +121,9 @@ class Leader:
             if not await self._fleet.proves_lead(NAME, self._lease.worker_id, term=term):
                 return
             await self._drop_partition(name, detached)
+        if (
+            await self._fleet.proves_lead(NAME, self._lease.worker_id, term=term)
+            and await self._timetable.forget(self._schedule_history, batch=BATCH) == BATCH
+        ):
+            # There is more: after the next beat, so that a long backlog does not cost the lead.
+            self._duties_at = 0.0

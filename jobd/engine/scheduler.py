@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -68,6 +69,9 @@ class Scheduler:
         self._now = now
         self._woken = asyncio.Event()
         self._parsed: dict[tuple[object, ...], Schedule] = {}
+        # For probes: when it last looked at everything (monotonic), and why it could not since then.
+        self.turned_at = time.monotonic()
+        self.problem: str | None = None
 
     def wake(self) -> None:
         """A schedule was added or changed, or this process leads now."""
@@ -83,7 +87,9 @@ class Scheduler:
                 if (term := self._term()) is not None:
                     pause = await self.once(term)
                 self._recovery.succeeded()
+                self.turned_at, self.problem = time.monotonic(), None
             except JobdError as outage:
+                self.problem = f"its last look at the schedules failed ({type(outage).__name__})"
                 pause = self._recovery.failed(outage)
                 await asyncio.sleep(pause)
                 continue

@@ -142,6 +142,24 @@ select s.*, t.moment,
 select extract(epoch from min(due_at) - coalesce($1::timestamptz, clock_timestamp()))::float8 as seconds
   from jobd.schedules where paused_at is null
 
+-- name: tally ()
+-- How many schedules there are, by what holds them up.
+select case when fault is not null then 'faulty' when paused_at is not null then 'paused'
+            when due_at is null then 'ended' else 'active' end as state,
+       count(*)::int as number
+  from jobd.schedules group by 1
+
+-- name: nearest (count)
+-- When those of code and file occur next, `count` of them, the soonest; of all others the soonest as one, without an id.
+-- What a scheduler has not looked at yet is left out.
+with upcoming as (
+    select s.id, s.due_at, s.owner <> 'api' as declared,
+           row_number() over (partition by s.owner <> 'api' order by s.due_at, s.id) as place
+      from jobd.schedules s
+     where s.paused_at is null and s.fault is null and s.due_at > 'epoch'
+)
+select case when declared and place <= $1::int then id end as id, min(due_at) as due_at from upcoming group by 1
+
 -- name: fire (name, worker_id, term, ids, revisions, untils, dues, faults, run_counts, fired, run_schedules, fire_ats, last_ats, counts, outcomes, reasons, job_ids, run_ats, headers, now)
 -- nowhere -> scheduled | ready, what was decided: one entry of the first arrays a schedule, one of the others an occurrence or a stretch. Nothing at
 -- all unless worker $2 leads in this term; nothing of a schedule that changed since it was read. Returns the ids that moved
@@ -184,12 +202,13 @@ with lead as materialized (
 )
 select m.id from moved m cross join woken
 
--- name: forget (before, batch)
--- Forget what was decided before then, `batch` rows at most. Returns how many.
+-- name: forget (retention, batch, now)
+-- Forget what was decided longer ago than this, by the database's clock, `batch` rows at most. Returns how many.
 with gone as (
     delete from jobd.schedule_runs r
      where (r.schedule_id, r.fire_at) in (select o.schedule_id, o.fire_at from jobd.schedule_runs o
-                                           where o.decided_at < $1::timestamptz order by o.decided_at limit $2::int)
+                                           where o.decided_at < coalesce($3::timestamptz, now()) - $1::interval
+                                          order by o.decided_at limit $2::int)
     returning 1
 )
 select count(*)::int as pruned from gone

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from jobd import __version__
@@ -178,6 +178,7 @@ class Crew:
             "roles": about.get("roles", []),
             "queues": about.get("queues", []),
             "uptime_seconds": round(time.monotonic() - self._began, 1),
+            "scheduler": _together([child.about.get("scheduler") for child in self._children()]),
             "pid": os.getpid(),
             "processes": [
                 {
@@ -270,6 +271,22 @@ class Crew:
             # A child that starts in the place of one that died shows as the death until it works.
             return [place.vacancy]
         try:
-            return list(await child.ask("unready", seconds=ASK_SECONDS))
+            reasons = list(await child.ask("unready", seconds=ASK_SECONDS))
+            child.about = await child.ask("describe", seconds=ASK_SECONDS) or child.about
+            return reasons
         except Unanswered:
             return [f"does not answer (pid {child.pid})"]
+
+
+def _together(told: Iterable[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """What the processes tell of their schedulers: it runs if it does in one, and leads if one does."""
+    known = [each for each in told if each is not None]
+    leads = [each["lead"] for each in known if each["running"]]
+    return {
+        "running": bool(leads),
+        "lead": "leader" if "leader" in leads else next(iter(leads), None),
+        "schedules": max(
+            (each["schedules"] for each in known if each["schedules"] is not None), default=None
+        ),
+        "reason": None if leads else next((each["reason"] for each in known), "no process has told yet"),
+    }

@@ -1,7 +1,7 @@
 """A child's end of the line to its supervisor: orders and questions come, answers go.
 
     supervisor -> child   {"stop": 1}  SIGTERM once   {"stop": 2}  twice
-                          {"ask": "stalled" | "unready" | "metrics", "id": 7, ...}
+                          {"ask": "stalled" | "unready" | "describe" | "metrics", "id": 7, ...}
     child -> supervisor   {"say": "here"}     signals are heard from now on
                           {"say": "started", "about": {...}}
                           {"answer": ..., "id": 7}
@@ -24,12 +24,13 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from jobd.reader import Stock
+
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from jobd.api.probes import Condition
     from jobd.metrics import Metrics
-    from jobd.reader import Depth
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Tether:
         self._sending = threading.Lock()
         self._said_last = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._condition: Condition[list[Depth]] | None = None
+        self._condition: Condition[Stock] | None = None
         self._counts: Metrics | None = None
 
     def listen(self, orders: Orders) -> None:
@@ -84,7 +85,7 @@ class Tether:
         threading.Thread(target=self._read, args=(orders,), name="jobd-tether", daemon=True).start()
         self._send({"say": "here"})
 
-    async def serve(self, condition: Condition[list[Depth]], counts: Metrics | None) -> None:
+    async def serve(self, condition: Condition[Stock], counts: Metrics | None) -> None:
         """Answer about this daemon until cancelled, on the loop that the condition is asked on.
 
         Says first that the daemon works, and last what it has counted. `counts` is None without role http.
@@ -99,7 +100,7 @@ class Tether:
             self._condition = None
             if counts is not None:
                 # Shielded by being no await: the loop is told to end, and this is the last it does.
-                self._send({"say": "ended", "metrics": plain(counts.families((), {}))}, last=True)
+                self._send({"say": "ended", "metrics": plain(counts.families(Stock(), {}))}, last=True)
 
     def close(self) -> None:
         """Give the line up, for a process that does not become a daemon after all."""
@@ -128,8 +129,10 @@ class Tether:
                 answer = condition.stalled()
             case "unready":
                 answer = await self._unready(condition)
+            case "describe":
+                answer = dict(condition.describe())
             case "metrics" if self._counts is not None:
-                depths = await self._depths(condition) if order["depths"] else []
+                depths = await self._depths(condition) if order["depths"] else Stock()
                 answer = self._counts.families(depths, condition.gauges())
             case _:
                 answer = None
@@ -148,17 +151,17 @@ class Tether:
             return [f"the check failed: {type(error).__name__}, see the log"]
 
     @staticmethod
-    async def _depths(condition: Condition[list[Depth]]) -> list[Depth] | None:
+    async def _depths(condition: Condition[Stock]) -> Stock | None:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await condition.depths()
         except Exception as error:
             # The rest of the page matters most at such a time.
-            logger.warning("queues are left out of /metrics: %r", error)
+            logger.warning("queues and schedules are left out of /metrics: %r", error)
             return None
 
     def _answer(self, id: int, answer: Any) -> None:
-        known = answer is None or isinstance(answer, (str, list))
+        known = answer is None or isinstance(answer, (str, list, dict))
         self._send({"id": id, "answer": answer if known else plain(answer)})
 
     def _send(self, message: Mapping[str, Any], *, last: bool = False) -> None:

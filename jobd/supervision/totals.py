@@ -39,6 +39,8 @@ RULES: Final[Mapping[str, Combine]] = {
     "jobd_jobs_running": max,
     "jobd_oldest_ready_seconds": max,
     "jobd_queue_paused": max,
+    "jobd_schedules": max,
+    "jobd_schedule_next_fire_timestamp_seconds": max,
     # The supervisor alone tells these.
     "jobd_processes": _sum,
     # The memory of all; but files are limited for each process, so the fullest one counts.

@@ -236,6 +236,42 @@ async def test_the_page_shows_how_many_processes_there_should_be_and_are(told: T
         assert json.loads(json.dumps(crew.describe()))["queues"] == ["default"]
 
 
+SCHEDULING = """
+class Scheduling(Condition):
+    def describe(self):
+        lead = [None, "follower", "leader"][tether.process - 1]
+        running = lead is not None
+        told = {"running": running, "lead": lead, "schedules": 7, "reason": None if running else "no role"}
+        return {"scheduler": told}
+
+serve(Scheduling())
+"""
+
+
+async def test_readiness_tells_of_the_scheduler_that_leads(told: Told):
+    async with crew_of(SCHEDULING, processes=3) as (crew, _):
+        await told.reach("process started", 3)
+        assert await crew.unready() == []
+        assert crew.describe()["scheduler"] == {
+            "running": True,
+            "lead": "leader",
+            "schedules": 7,
+            "reason": None,
+        }
+
+
+async def test_readiness_tells_why_no_scheduler_runs(told: Told):
+    async with crew_of(SCHEDULING, processes=1) as (crew, _):
+        await told.reach("process started", 1)
+        assert await crew.unready() == []
+        assert crew.describe()["scheduler"] == {
+            "running": False,
+            "lead": None,
+            "schedules": 7,
+            "reason": "no role",
+        }
+
+
 COUNTING = """
 import json
 

@@ -6,13 +6,16 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.daemon.board import Board, board_on
 from tests.daemon.daemons import Daemons, daemons_on
 from tests.daemon.outage import outage, prepare
 from tests.postgres import PostgresServer
+from tests.signals import eventually
 
 
 @pytest.fixture
@@ -135,3 +138,18 @@ async def test_a_daemon_that_ends_during_an_outage_says_what_it_could_not_write(
         daemon.terminate()
         assert await daemon.ended(timeout=40) == 1
         assert (await daemon.logged("could not be written"))["lost"] == 1
+
+
+async def test_readiness_tells_that_the_schedules_cannot_be_looked_at(
+    own_postgres: PostgresServer, daemons: Daemons
+):
+    daemon = await daemons.start()
+    async with httpx.AsyncClient(base_url=daemon.address) as client:
+
+        async def scheduler() -> dict[str, Any]:
+            return (await client.get("/readyz")).json()["scheduler"]
+
+        async with outage(own_postgres, seconds=0):
+            told = await eventually(scheduler, until=lambda told: not told["running"])
+            assert "failed (" in told["reason"] or "stand for election (" in told["reason"]
+        assert await eventually(scheduler, until=lambda told: told["running"], timeout=30)

@@ -83,9 +83,26 @@ async def test_metrics_and_readiness_of_a_daemon_that_works(daemons: Daemons, bo
         ready = await client.get("/readyz")
         metrics = (await client.get("/metrics")).text
     assert ready.status_code == 200, ready.text
+    scheduler = ready.json()["scheduler"]
+    assert scheduler.pop("lead") in ("leader", "follower")
+    assert scheduler == {"running": True, "schedules": 0, "reason": None}
     assert 'jobd_jobs_finished_total{kind="add",outcome="succeeded",queue="default"} 1' in metrics
     assert "jobd_database_up 1" in metrics
     assert "jobd_slots" in metrics
+    assert 'jobd_schedules{state="active"} 0' in metrics
+
+
+async def test_readiness_tells_why_no_schedule_fires_from_a_process(daemons: Daemons, board: Board):
+    daemon = await daemons.start("--only", "worker", "--only", "http")
+    async with httpx.AsyncClient(base_url=daemon.address) as client:
+        ready = await client.get("/readyz")
+    assert ready.status_code == 200, ready.text
+    assert ready.json()["scheduler"] == {
+        "running": False,
+        "lead": None,
+        "schedules": 0,
+        "reason": "this process has not the role scheduler",
+    }
 
 
 async def test_a_database_without_the_schema_is_refused_when_migrations_are_off(

@@ -14,7 +14,7 @@ import httpx
 from jobd.api.server import HttpServer
 from jobd.events import Events
 from jobd.metrics import Metrics
-from jobd.reader import Depth
+from jobd.reader import Depth, Stock
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -40,10 +40,10 @@ class KnownCondition:
         await self.checking()
         return reasons
 
-    async def depths(self) -> list[Depth] | None:
+    async def depths(self) -> Stock | None:
         queues = self.queues
         await self.counting()
-        return queues
+        return None if queues is None else Stock(queues)
 
     def gauges(self) -> Mapping[str, float]:
         return self.numbers

@@ -49,6 +49,10 @@ def option(**options: Any) -> Callable[[Jobs], Any]:
     return lambda jobs: jobs.enqueue("noop", {}, **options)
 
 
+def schedule(when: Any, **options: Any) -> Callable[[Jobs], Any]:
+    return lambda jobs: jobs.schedules.add("nightly", when, "noop", **options)
+
+
 PAYLOADS: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
     "payload-nul": (payload({"name": "a\0b"}), ("$.name", "index 1", "remove it")),
     "payload-surrogate": (payload({"names": ["a", "\ud800"]}), ("$.names[1]", "U+D800", "remove it")),
@@ -191,7 +195,303 @@ HANDLERS: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
     "resource-twice": (two_resources, ("int", "one per type")),
 }
 
-REFUSED = PAYLOADS | OPTIONS | HANDLERS
+SCHEDULES: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
+    "schedule-minute": (
+        schedule("61 * * * *"),
+        (
+            "minute",
+            "'61'",
+            "*/15",
+        ),
+    ),
+    "schedule-hour": (
+        schedule("0 25 * * *"),
+        (
+            "hour",
+            "'25'",
+            "0 to 23",
+        ),
+    ),
+    "schedule-day": (
+        schedule("0 0 0 * *"),
+        (
+            "day-of-month",
+            "'0'",
+            "1 to 31",
+        ),
+    ),
+    "schedule-month": (
+        schedule("0 0 * 13 *"),
+        (
+            "month",
+            "'13'",
+            "JAN",
+        ),
+    ),
+    "schedule-weekday": (
+        schedule("0 9 * * 8"),
+        (
+            "day-of-week",
+            "'8'",
+            "SUN",
+        ),
+    ),
+    "schedule-weekday-count": (
+        schedule("0 9 * * FRI#6"),
+        (
+            "day-of-week",
+            "'FRI#6'",
+            "1 to 5",
+        ),
+    ),
+    "schedule-step": (
+        schedule("*/0 * * * *"),
+        (
+            "minute",
+            "'*/0'",
+            "from 1",
+        ),
+    ),
+    "schedule-random": (
+        schedule("R * * * *"),
+        (
+            "minute",
+            "'R'",
+            "H",
+        ),
+    ),
+    "schedule-fields": (
+        schedule("30 2 * *"),
+        (
+            "schedule",
+            "'30 2 * *'",
+            '"30 2 * * *"',
+        ),
+    ),
+    "schedule-seconds": (
+        schedule("0 30 2 * * *"),
+        (
+            "schedule",
+            "'0 30 2 * * *'",
+            '"first"',
+        ),
+    ),
+    "schedule-seconds-unused": (
+        schedule("30 2 * * *", seconds="first"),
+        (
+            "seconds",
+            "'first'",
+            "leave it out",
+        ),
+    ),
+    "schedule-seconds-place": (
+        schedule("0 30 2 * * *", seconds="middle"),
+        (
+            "seconds",
+            "'middle'",
+            '"last"',
+        ),
+    ),
+    "schedule-alias": (
+        schedule("@dayly"),
+        (
+            "schedule",
+            "'@dayly'",
+            "@daily",
+        ),
+    ),
+    "schedule-reboot": (
+        schedule("@reboot"),
+        (
+            "schedule",
+            "'@reboot'",
+            "enqueue",
+        ),
+    ),
+    "schedule-words": (
+        schedule("tomorrow"),
+        (
+            "schedule",
+            "'tomorrow'",
+            '"every 15m"',
+        ),
+    ),
+    "schedule-empty": (
+        schedule(""),
+        (
+            "schedule",
+            "''",
+            '"every 15m"',
+        ),
+    ),
+    "schedule-type": (
+        schedule(5),
+        (
+            "when",
+            "5",
+            "every 15m",
+        ),
+    ),
+    "schedule-character": (
+        schedule("0 0 * * *; ls"),
+        (
+            "schedule",
+            "';'",
+            "are taken",
+        ),
+    ),
+    "schedule-length": (
+        schedule("1," * 150),
+        (
+            "schedule",
+            "300",
+            "256",
+        ),
+    ),
+    "schedule-never": (
+        schedule("0 0 31 2 *"),
+        (
+            "schedule",
+            "'0 0 31 2 *'",
+            "correct the day-of-month",
+        ),
+    ),
+    "schedule-over": (schedule("2020-01-01T08:00Z"), ("2020-01-01T08:00Z",)),
+    "schedule-moment-naive": (
+        schedule(datetime(2030, 1, 1)),
+        (
+            "when",
+            "datetime(2030",
+            "datetime.now(UTC)",
+        ),
+    ),
+    "schedule-interval": (
+        schedule("every 5 minutes"),
+        (
+            "interval",
+            "'5 minutes'",
+            '"15m"',
+        ),
+    ),
+    "schedule-interval-zero": (
+        schedule("every 0s"),
+        (
+            "schedule",
+            "'every 0s'",
+            "from 1s",
+        ),
+    ),
+    "schedule-eventbridge": (
+        schedule("cron(0 0 * * * *)"),
+        (
+            "schedule",
+            "'cron(0 0 * * * *)'",
+            "?",
+        ),
+    ),
+    "schedule-date": (
+        schedule("at(2030)"),
+        (
+            "schedule",
+            "'at(2030)'",
+            "2027-03-01T08:00",
+        ),
+    ),
+    "zone-misspelt": (
+        schedule("30 2 * * *", tz="Europe/Berln"),
+        (
+            "tz",
+            "'Europe/Berln'",
+            "'Europe/Berlin'",
+        ),
+    ),
+    "zone-abbreviation": (
+        schedule("30 2 * * *", tz="CEST"),
+        (
+            "tz",
+            "'CEST'",
+            '"Europe/Berlin"',
+        ),
+    ),
+    "zone-offset": (
+        schedule("30 2 * * *", tz="+02:00"),
+        (
+            "tz",
+            "'+02:00'",
+            '"Europe/Berlin"',
+        ),
+    ),
+    "zone-dst": (
+        schedule("30 2 * * *", dst="never"),
+        (
+            "dst",
+            "'never'",
+            '"skip"',
+        ),
+    ),
+    "schedule-catch-up": (
+        schedule("@daily", catch_up="some"),
+        (
+            "catch_up",
+            "'some'",
+            "last",
+        ),
+    ),
+    "schedule-cap": (
+        schedule("@daily", cap=5000),
+        (
+            "cap",
+            "5000",
+            "1000",
+        ),
+    ),
+    "schedule-overlap": (
+        schedule("@daily", overlap="wait"),
+        (
+            "overlap",
+            "'wait'",
+            "queue",
+        ),
+    ),
+    "schedule-instances": (
+        schedule("@daily", max_instances=0),
+        (
+            "max_instances",
+            "0",
+            "from 1",
+        ),
+    ),
+    "schedule-grace": (
+        schedule("@daily", misfire_grace="soon"),
+        (
+            "misfire_grace",
+            "'soon'",
+            '"15m"',
+        ),
+    ),
+    "schedule-option": (
+        schedule("@daily", jiter="5s"),
+        (
+            "jiter",
+            "jitter",
+        ),
+    ),
+}
+
+
+async def declared_twice(jobs: Jobs) -> None:
+    jobs.overrides["schedules"] = [{"id": "resize", "when": "@daily", "kind": "resize"}]
+
+    @jobs.every("15m", id="resize")
+    def other() -> None: ...
+
+    async with jobs.running():
+        pass
+
+
+SCHEDULES["schedule-declared-twice"] = (declared_twice, ("schedules[0].id", "'resize'", "another id"))
+
+REFUSED = PAYLOADS | OPTIONS | HANDLERS | SCHEDULES
 
 
 @pytest.fixture

@@ -65,6 +65,21 @@ REFUSED = {
     "toml-queue-keep": toml(
         '[queues.pings]\nkeep = "none"', "queues.pings.keep in jobd.toml", "'none'", "'errors'"
     ),
+    "toml-schedule-when": toml(
+        '[[schedules]]\nid = "nightly"\nwhen = "30 25 * * *"\nkind = "report"',
+        *("schedules[0].when in jobd.toml", "'30 25 * * *'", "hour '25'", "0 to 23", "'nightly'"),
+    ),
+    "toml-schedule-key": toml(
+        '[[schedules]]\nid = "nightly"\nwhen = "@daily"\nkind = "report"\ncatchup = "all"',
+        *("schedules[0].catchup in jobd.toml", "catch_up", "'nightly'"),
+    ),
+    "toml-schedule-lacks": toml(
+        '[[schedules]]\nid = "nightly"\nkind = "report"', "schedules[0] in jobd.toml", "has no when"
+    ),
+    "toml-schedule-twice": toml(
+        2 * '[[schedules]]\nid = "nightly"\nwhen = "@daily"\nkind = "report"\n',
+        *("schedules in jobd.toml", "'nightly'", "give each its own"),
+    ),
     "config-missing": Command(
         "list",
         ("JOBD_CONFIG", "'other.toml'", "no such file", "unset JOBD_CONFIG"),
@@ -110,6 +125,11 @@ REFUSED = {
     ),
     "command-queue-name": Command("queues pause high/priority", ("queue", "'high/priority'", "A-Z a-z 0-9")),
     "command-id": Command("show 17", ("ID", "UUID")),
+    "command-schedule": Command("schedules add s @dayly noop", ("'@dayly'", "@daily")),
+    "command-schedule-json": Command("schedules add s @daily noop {'n':1}", ("line 1 column 2", "JSON")),
+    "command-schedule-zone": Command("schedules preview @daily --tz Berlin", ("tz", "'Berlin'", "IANA")),
+    "command-schedule-kind": Command("schedules add s @daily no/op", ("kind", "'no/op'", "A-Z a-z 0-9")),
+    "schedule-unknown": Command("schedules pause nightli", ("'nightli'", "jobd schedules list")),
     "queue-unknown": Command("queues resume imags", ("'imags'", "jobd queues list")),
 }
 

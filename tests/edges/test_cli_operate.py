@@ -157,6 +157,38 @@ def test_check_explains_every_setting_with_its_source(
     assert "tidy (queue default, in a thread)" in out
 
 
+SCHEDULES = """
+app = "gallery:jobs"
+[[schedules]]
+id = "nightly"
+when = "30 2 * * *"
+kind = "tidy"
+[[schedules]]
+id = "monthly"
+when = "@monthly"
+kind = "bill"
+"""
+
+
+def test_check_tells_what_schedules_mean_and_whether_they_have_a_handler(shell: str, folder: Path) -> None:
+    (folder / "jobd.toml").write_text(SCHEDULES)
+    (folder / "gallery.py").write_text(APP + '\njobs.every("15m", id="often")(tidy)\n')
+    answer = jobd("check", "--json").json
+    (told,) = [finding for finding in answer["findings"] if finding["about"] == "schedules"]
+    lines = told["detail"].splitlines()
+    assert lines[0] == "3 in the code and in jobd.toml"
+    assert lines[1].startswith("monthly (file): bill, which has no handler here, ")
+    assert lines[2].startswith("nightly (file): tidy, ")
+    assert lines[3].startswith("often (code): tidy, ")
+
+
+def test_check_finds_an_id_that_code_and_file_both_declare(shell: str, folder: Path) -> None:
+    (folder / "jobd.toml").write_text(SCHEDULES)
+    (folder / "gallery.py").write_text(APP + '\njobs.every("15m", id="monthly")(tidy)\n')
+    out = jobd("check", code=2).out
+    assert "FAIL  schedules: schedules[1].id = 'monthly': is declared by the application's code, too" in out
+
+
 def test_check_looks_at_the_settings_of_the_application(folder: Path, database_url: str) -> None:
     application(folder, database_url, lease="1m")
     answer = jobd("check", "--app", "gallery:jobs", "--json").json

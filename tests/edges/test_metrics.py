@@ -23,16 +23,22 @@ from jobd.events import (
     JobStarted,
     LeaseLost,
     RunStale,
+    ScheduleFaulty,
+    ScheduleFired,
 )
 from jobd.lifecycle import OUTCOMES
 from jobd.metrics import GAUGES, MAX_KINDS, MAX_PAIRS, MAX_QUEUES, Metrics
-from jobd.reader import Depth
+from jobd.reader import Depth, Stock
 from jobd.supervision.crew import Crew
 from jobd.supervision.handover import Plan
+from jobd.timetable import Outlook
 from tests.edges.served import depth, new_metrics
 
 JOB = UUID("0190a000-0000-7000-8000-000000000000")
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+OUTLOOK = Outlook({"active": 5, "paused": 1, "faulty": 0, "ended": 2}, {"nightly": NOON, None: NOON})
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -67,8 +73,13 @@ def supervisor() -> Crew:
     return Crew(plan, command=[], environment={})
 
 
-def shown(metrics: Metrics, depths: Sequence[Depth] | None = (), **gauges: float) -> Series:
-    page, _ = metrics.render(depths, gauges)
+def shown(
+    metrics: Metrics,
+    depths: Sequence[Depth] | None = (),
+    schedules: Outlook | None = None,
+    **gauges: float,
+) -> Series:
+    page, _ = metrics.render(None if depths is None else Stock(depths, schedules), gauges)
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(page.decode())
@@ -180,6 +191,56 @@ def test_chores_and_losses_are_counted() -> None:
     assert value(series, "jobd_leases_lost_total") == 1
 
 
+def test_occurrences_are_counted_by_outcome_and_a_stretch_by_its_number() -> None:
+    events = Events()
+    metrics = new_metrics(events)
+    assert value(shown(metrics), "jobd_schedule_occurrences_total", outcome="missed") == 0
+    events.emit(ScheduleFired("nightly", "ran", 1, 0.02))
+    events.emit(ScheduleFired("nightly", "missed", 144, 7_200.0))
+    events.emit(ScheduleFired("nightly", "skipped", 1, 0.5))
+    events.emit(ScheduleFaulty("weekly", "no such zone"))
+
+    series = shown(metrics)
+
+    counted = {
+        outcome: value(series, "jobd_schedule_occurrences_total", outcome=outcome)
+        for outcome in ("ran", "skipped", "missed")
+    }
+    assert counted == {"ran": 1, "skipped": 1, "missed": 144}
+    assert value(series, "jobd_schedule_faults_total") == 1
+
+
+def test_the_lateness_is_of_occurrences_that_ran() -> None:
+    events = Events()
+    metrics = new_metrics(events)
+    events.emit(ScheduleFired("nightly", "ran", 1, 0.02))
+    events.emit(ScheduleFired("nightly", "missed", 144, 7_200.0))
+
+    series = shown(metrics)
+
+    assert value(series, "jobd_schedule_lateness_seconds_sum") == 0.02
+    assert value(series, "jobd_schedule_lateness_seconds_count") == 1
+    assert value(series, "jobd_schedule_lateness_seconds_bucket", le="0.01") == 0
+    assert value(series, "jobd_schedule_lateness_seconds_bucket", le="0.05") == 1
+
+
+def test_schedules_show_their_number_and_when_the_nearest_occur() -> None:
+    series = shown(new_metrics(), schedules=OUTLOOK)
+
+    assert value(series, "jobd_schedules", state="active") == 5
+    assert value(series, "jobd_schedules", state="faulty") == 0
+    next_fire = "jobd_schedule_next_fire_timestamp_seconds"
+    assert value(series, next_fire, schedule="nightly") == NOON.timestamp()
+    assert value(series, next_fire, schedule="other") == NOON.timestamp()
+
+
+def test_a_schedule_that_is_really_called_other_is_told_once() -> None:
+    later = NOON.replace(hour=13)
+    series = shown(new_metrics(), schedules=Outlook({}, {"other": later, None: NOON}))
+
+    assert value(series, "jobd_schedule_next_fire_timestamp_seconds", schedule="other") == NOON.timestamp()
+
+
 def test_declared_handlers_show_zeros_before_their_first_job() -> None:
     metrics = new_metrics()
     metrics.declare([("images", "resize")])
@@ -217,7 +278,7 @@ def test_a_gauge_that_is_not_known_yet_is_left_out() -> None:
 
 def test_a_gauge_without_a_metric_is_an_error_that_names_it() -> None:
     with pytest.raises(ValueError, match="slots_bussy"):
-        new_metrics().render([], {"slots_bussy": 1})
+        new_metrics().render(Stock(), {"slots_bussy": 1})
 
 
 def test_queues_show_their_depth_and_the_age_of_their_oldest_ready_job() -> None:
@@ -291,7 +352,7 @@ def test_queues_past_the_cap_are_shown_together_and_once() -> None:
     queues = [
         depth(f"queue_{number:04}", ready=1, oldest_ready_seconds=float(number)) for number in range(500)
     ]
-    page, _ = new_metrics().render([*queues, depth("other", ready=1)], {})
+    page, _ = new_metrics().render(Stock([*queues, depth("other", ready=1)]), {})
     lines = [line for line in page.decode().splitlines() if line.startswith("jobd_jobs_ready{")]
 
     assert len(lines) <= MAX_QUEUES + 1
@@ -351,7 +412,7 @@ def test_the_page_comes_in_the_format_that_the_scraper_accepts(accept: str, cont
     events = Events()
     metrics = new_metrics(events)
     events.emit(finished())
-    page, found = metrics.render([depth()], {"leader": 1}, accept=accept)
+    page, found = metrics.render(Stock([depth()]), {"leader": 1}, accept=accept)
 
     assert found.startswith(content_type)
     parse = parse_openmetrics if "openmetrics" in found else text_string_to_metric_families
@@ -373,7 +434,7 @@ def test_the_documentation_names_every_metric_and_no_other() -> None:
     metrics = new_metrics(events)
     metrics.declare([("images", "resize")])
     events.emit(JobEnqueued(kind="resize", queue="images"))
-    page, _ = metrics.render([depth()], dict.fromkeys(GAUGES, 1.0))
+    page, _ = metrics.render(Stock([depth()], OUTLOOK), dict.fromkeys(GAUGES, 1.0))
     exposed = set(re.findall(r"^# TYPE (jobd_\w+)", page.decode(), flags=re.MULTILINE))
 
     page, _ = supervisor().page.render(None, {})

@@ -12,12 +12,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from jobd.door import Database, Link
+from jobd.engine import leader
 from jobd.engine.leader import Leader
 from jobd.engine.lease import Lease
 from jobd.events import Events, LeaderChanged
 from jobd.fleet import Fleet
 from jobd.partitions import drop_partition
 from jobd.store import Store
+from jobd.timetable import Timetable
 from tests.factories import query, scalar
 from tests.signals import eventually, expect
 
@@ -32,8 +34,10 @@ class Candidate:
         self.leader = Leader(
             Store(self.link),
             Fleet(self.link),
+            Timetable(self.link),
             lease=self.lease,
             history_retention=timedelta(days=14),
+            schedule_history=timedelta(days=90),
             drop_partition=lambda name, detached: drop_partition(database, name, detached=detached),
             events=self.events,
             rng=random.Random(2),
@@ -99,6 +103,26 @@ async def test_it_makes_partitions_ahead_and_drops_those_past_their_retention(
             " where relname = 'job_history_' || to_char(now() + interval '7 days', 'YYYYMMDD')",
         )
         assert ahead
+
+
+async def test_it_forgets_what_became_of_occurrences_long_ago(
+    candidates: list[Candidate], link: Link, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(leader, "BATCH", 3)
+    text = (
+        "insert into jobd.schedule_runs (schedule_id, fire_at, last_at, outcome, decided_at)"
+        " select 's', at, at, 'ran', at from (select now() - n * interval '1 day' as at"
+        " from unnest($1::int[]) as n) t"
+    )
+    await query(link, text, [1, 89, 91, 92, 93, 94])
+
+    async def forgotten() -> bool:
+        return await scalar(link, "select count(*) from jobd.schedule_runs") == 2
+
+    async with candidates[0].standing():
+        await eventually(forgotten)
+    newest, oldest = await Timetable(link).occurrences("s")
+    assert newest.fire_at - oldest.fire_at == timedelta(days=88)
 
 
 async def partitions(link: Link, *, before: datetime) -> list:

@@ -355,6 +355,36 @@ async def test_old_rows_are_forgotten(clock: Clockwork):
     await clock.after(10 * MINUTE)
     text = "update jobd.schedule_runs set decided_at = $1::timestamptz where fire_at <= $2::timestamptz"
     await query(clock.link, text, BEGIN - timedelta(days=100), BEGIN + 4 * MINUTE)
-    assert await clock.timetable.forget(BEGIN - timedelta(days=90), batch=3) == 3
-    assert await clock.timetable.forget(BEGIN - timedelta(days=90), batch=3) == 1
+    assert await clock.timetable.forget(timedelta(days=90), batch=3, now=BEGIN) == 3
+    assert await clock.timetable.forget(timedelta(days=90), batch=3, now=BEGIN) == 1
     assert await clock.fired() == [5, 6, 7, 8, 9, 10]
+
+
+async def test_schedules_are_counted_by_what_holds_them_up(clock: Clockwork):
+    for id in ("a", "b", "paused", "faulty"):
+        await clock.add("* * * * *", id=id)
+    await clock.add((BEGIN + MINUTE).isoformat(), id="ended")
+    await clock.after(2 * MINUTE)
+    await clock.timetable.pause_schedule("paused", by="me")
+    await query(clock.link, "update jobd.schedules set fault = 'no such zone' where id = 'faulty'")
+    assert await clock.timetable.tally() == {"active": 2, "paused": 1, "faulty": 1, "ended": 1}
+
+
+async def test_the_nearest_of_code_and_file_are_told_by_id_and_the_others_as_one(clock: Clockwork):
+    for minutes, id, owner in [
+        (5, "a", "code"),
+        (3, "b", "file"),
+        (7, "c", "code"),
+        (2, "d", "api"),
+        (1, "e", "api"),
+    ]:
+        when = (BEGIN + minutes * MINUTE).isoformat()
+        await clock.timetable.put([terms(id, when, "tick", owner=owner, now=BEGIN)], replace=True, now=BEGIN)
+    assert await clock.timetable.nearest(count=2) == {}
+    await clock.at(BEGIN)
+    await clock.timetable.pause_schedule("e", by="me")
+    assert await clock.timetable.nearest(count=2) == {
+        "b": BEGIN + 3 * MINUTE,
+        "a": BEGIN + 5 * MINUTE,
+        None: BEGIN + 2 * MINUTE,
+    }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -71,6 +73,47 @@ async def test_what_another_application_declares_is_its_own_affair(jobs: Jobs, l
     async with jobs.running():
         await eventually(lambda: scalar(link, "select count(*) from jobd.leader where lease_until > now()"))
     assert (await jobs.schedules.get("theirs")).paused_at is None
+
+
+async def test_a_schedule_of_the_settings_goes_to_the_queue_of_its_handler(database_url: str):
+    table = {"id": "nightly", "when": MIDNIGHT, "kind": "report", "payload": {"n": 1}}
+    jobs = Jobs(database_url, migrate="off", schedules=[table, {**table, "id": "other", "queue": "mail"}])
+
+    @jobs.handler("report", queue="reports")
+    async def report(n: int) -> None: ...
+
+    async def stands() -> bool:
+        return len(await jobs.schedules.list()) == 2
+
+    async with jobs, jobs.running():
+        await eventually(stands)
+        nightly, other = await jobs.schedules.list()
+    assert (nightly.owner, nightly.payload, nightly.queue, other.queue) == (
+        f"file:{jobs.module}",
+        {"n": 1},
+        "reports",
+        "mail",
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ({"id": "tick"}, "schedules[0].id = 'tick': is declared by the application's code, too"),
+        ({"payload": {"x": 1}}, "schedules[0].payload = '***': payload $.x: unexpected key"),
+    ],
+)
+async def test_a_schedule_of_the_settings_has_to_fit_the_code(
+    database_url: str, table: dict[str, Any], told: str
+):
+    jobs = Jobs(database_url, schedules=[{"id": "nightly", "when": MIDNIGHT, "kind": "tick", **table}])
+
+    @jobs.every("15m")
+    async def tick() -> None: ...
+
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        async with jobs.running():
+            pass
 
 
 async def test_add_get_list_and_remove(jobs: Jobs):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from jobd.cli.verbs import QUEUE_VERBS, SCHEDULE_VERBS, VERBS
 from jobd.lifecycle import OUTCOMES
 from jobd.options import EnqueueOptions, JobOptions
 from jobd.setting_fields import Settings, SmtpSettings
@@ -100,6 +101,20 @@ def test_the_options_of_an_enqueue_are_all_explained():
     explained = [option for row in table(text, "Options") for option in code_spans(row[0])]
     known = {*JobOptions.__annotations__, *EnqueueOptions.__annotations__, "connection"}
     assert sorted(explained) == sorted(known)
+
+
+def test_the_verbs_of_the_command_line_are_all_explained():
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    explained = set()
+    for row in table(text, "The command line"):
+        for span in code_spans(row[0]):
+            verb, *words = span.replace("\\|", "|").split()
+            parts = [part for word in words for part in word.split("|") if part.isalpha() and part.islower()]
+            explained |= {(verb, part) for part in parts} or {(verb,)}
+    verbs = {(function.__name__.rstrip("_"),) for panel in VERBS.values() for function in panel}
+    for group, functions in (("queues", QUEUE_VERBS), ("schedules", SCHEDULE_VERBS)):
+        verbs |= {(group, function.__name__.rstrip("_")) for function in functions}
+    assert {words for words in explained if words != ("ID...",)} == verbs
 
 
 def test_the_lines_of_the_log_are_those_that_are_written():

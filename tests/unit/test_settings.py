@@ -222,6 +222,72 @@ def test_a_wrong_setting_is_refused_by_name_value_and_remedy(
         load_settings()
 
 
+NIGHTLY = {"id": "nightly", "when": "30 2 * * *", "kind": "report"}
+
+
+def test_a_schedule_of_the_file_has_its_options_and_says_whether_it_names_a_queue(folder: Path) -> None:
+    (folder / "jobd.toml").write_text(
+        "[[schedules]]\nid = 'nightly'\nwhen = '30 2 * * *'\nkind = 'report'\ntz = 'Europe/Berlin'\n"
+        "payload = {n = 1}\njitter = '5s'\nqueue = 'reports'\n"
+        "[[schedules]]\nid = 'launch'\nwhen = 2020-01-01T08:00:00Z\nkind = 'open'\n"
+    )
+    nightly, launch = load_settings().schedules
+    assert (nightly.terms.owner, nightly.terms.payload, nightly.terms.queue) == ("file", {"n": 1}, "reports")
+    assert (nightly.terms.time_zone, nightly.terms.jitter) == ("Europe/Berlin", timedelta(seconds=5))
+    assert (nightly.queue_said, launch.queue_said) == (True, False)
+    assert launch.terms.expression == "2020-01-01T08:00:00+00:00"
+    lines = {line.name: line for line in explain(load_settings())}
+    assert lines["schedules[0]"].value == "nightly: report at 30 2 * * * (Europe/Berlin)"
+    assert lines["schedules[1]"].source == "jobd.toml"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"when": "61 * * * *"},
+            "schedules[1].when = '61 * * * *': minute '61' is no value from 0 to 59; write it like",
+        ),
+        (
+            {"when": "@dayly"},
+            "schedules[1].when = '@dayly': is not known; did you mean @daily? (schedule 'n')",
+        ),
+        ({"when": 5}, "schedules[1].when = 5: must be an expression"),
+        ({"tz": "Berlin"}, "schedules[1].tz = 'Berlin': is not an IANA time zone"),
+        ({"kind": "re port"}, "schedules[1].kind = 're port': is no valid name"),
+        ({"queue": "a b"}, "schedules[1].queue = 'a b': is no valid name"),
+        ({"jitter": "soon"}, "schedules[1].jitter = 'soon': is not a duration"),
+        ({"payload": {"a": float("nan")}}, "schedules[1].payload = '***': payload $.a: is NaN"),
+        ({"meta": {"a": float("nan")}}, "schedules[1].meta = '***': payload $.meta.a: is NaN"),
+        ({"catchup": "all"}, "schedules[1].catchup = '***': is no key of a schedule; did you mean catch_up?"),
+        ({"id": ""}, "schedules[1].id = '': must be 1 to 200 printable characters"),
+        ({"id": "nightly"}, "schedules = 'nightly': is the id of two schedules; give each its own"),
+        ({"backoff": "quadratic"}, "schedules[1].backoff = 'quadratic': must be one of"),
+    ],
+)
+def test_a_wrong_schedule_is_refused_by_its_place_and_key(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_settings(schedules=[NIGHTLY, {**NIGHTLY, "id": "n", **changes}])
+
+
+def test_a_schedule_that_lacks_a_key_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"schedules\[0\] = '\*\*\*': has no kind: a schedule needs id, when"
+    ):
+        load_settings(schedules=[{"id": "a", "when": "@daily"}])
+    with pytest.raises(ConfigError, match=r"schedules\[0\] = 5: must be a table with id, when and kind"):
+        load_settings(schedules=[5])
+
+
+def test_schedules_of_the_environment_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBD_SCHEDULES", '[{"id": "n", "when": "@dayly", "kind": "k"}]')
+    with pytest.raises(ConfigError, match=r"JOBD_SCHEDULES\[0\].when = '@dayly': is not known"):
+        load_settings()
+    monkeypatch.setenv("JOBD_SCHEDULES", "[{")
+    with pytest.raises(ConfigError, match=r"JOBD_SCHEDULES = '\*\*\*': is not JSON; write it like \[\{"):
+        load_settings()
+
+
 def test_an_unknown_override_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"concurency = .* did you mean concurrency"):
         load_settings(concurency=4)

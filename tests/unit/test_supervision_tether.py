@@ -29,8 +29,8 @@ class Known:
     async def unready(self) -> list[str]:
         return ["no beat"]
 
-    async def depths(self) -> list[Any] | None:
-        return []
+    async def depths(self) -> Any:
+        return ()
 
     def gauges(self) -> Mapping[str, float]:
         return {"leader": 1.0}
@@ -123,6 +123,8 @@ async def test_questions_are_answered_while_the_daemon_works(line: Line) -> None
     assert await line.hear() == {"id": 1, "answer": "a handler blocks it"}
     line.say(ask="unready", id=2)
     assert await line.hear() == {"id": 2, "answer": ["no beat"]}
+    line.say(ask="describe", id=5)
+    assert await line.hear() == {"id": 5, "answer": {"worker": "w"}}
     line.say(ask="metrics", id=3, depths=True)
     told = [["jobs", "counter", "Jobs.", [["jobs_total", {}, 1.0]]]]
     assert await line.hear() == {"id": 3, "answer": told}

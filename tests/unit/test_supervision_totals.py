@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Hashable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,9 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from jobd.events import Events, JobFinished, JobStarted
 from jobd.ids import uuid7
 from jobd.metrics import GAUGES, Metrics, encode
-from jobd.reader import Depth
+from jobd.reader import Depth, Stock
 from jobd.supervision.tether import plain
 from jobd.supervision.totals import RULES, Told, Totals, counter, gauge
+from jobd.timetable import Outlook
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -38,8 +40,8 @@ class Process:
                 JobFinished(**about, state="succeeded", outcome="succeeded", run_seconds=seconds)
             )
 
-    def told(self, *depths: Depth, **gauges: float) -> Told:
-        return plain(self._metrics.families(depths, gauges))
+    def told(self, *depths: Depth, schedules: Outlook | None = None, **gauges: float) -> Told:
+        return plain(self._metrics.families(Stock(depths, schedules), gauges))
 
 
 def shown(totals: Totals, present: Collection[Hashable] = ()) -> Series:
@@ -180,7 +182,9 @@ def test_memory_is_added_and_the_process_with_most_files_counts() -> None:
 
 
 def test_every_gauge_there_is_has_a_rule() -> None:
-    told = Process(("images", "resize")).told(depth("images"), **dict.fromkeys(GAUGES, 1.0))
+    schedules = Outlook({"active": 1}, {"nightly": datetime(2026, 1, 1, tzinfo=UTC)})
+    process = Process(("images", "resize"))
+    told = process.told(depth("images"), schedules=schedules, **dict.fromkeys(GAUGES, 1.0))
     gauges = {name for name, type, _, _ in told if type not in ("counter", "histogram")}
     supervisor = {"jobd_processes"}
     assert gauges | supervisor == set(RULES)

@@ -1,0 +1,138 @@
+"""The verbs about schedules: what they change in the database, and what they print."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from jobd.door import Link
+from tests.edges.command import in_database, jobd
+from tests.factories import make_job, query
+
+NIGHTLY = ("schedules", "add", "nightly", "30 2 * * *", "report")
+
+
+def listed(*words: str) -> dict[str, Any]:
+    return {entry["id"]: entry for entry in jobd("schedules", "list", *words, "--json").json}
+
+
+def test_a_schedule_is_added_and_listed_with_its_next_time(shell: str) -> None:
+    added = jobd(*NIGHTLY, '{"n": 1}', "--tz", "Europe/Berlin", "--queue", "reports").word
+    assert added.startswith("schedule nightly occurs first at ")
+    entry = listed()["nightly"]
+    said = ("expression", "time_zone", "kind", "queue", "payload", "owner", "catch_up", "overlap", "runs")
+    assert [entry[name] for name in said] == [
+        *("30 2 * * *", "Europe/Berlin", "report", "reports", {"n": 1}, "api", "last", "skip", 0)
+    ]
+    head, row = jobd("schedules", "list").out.splitlines()
+    assert head.split() == ["id", "when", "zone", "kind", "next", "last", "runs", "owner", "state"]
+    assert row.startswith("nightly")
+
+
+def test_the_rules_of_a_schedule_are_options(shell: str) -> None:
+    rules = ("--dst", "both", "--seconds", "last", "--catch-up", "all", "--overlap", "queue")
+    jobd("schedules", "add", "s", "30 2 * * * 15", "report", *rules)
+    entry = listed()["s"]
+    assert [entry[name] for name in ("dst", "seconds", "catch_up", "overlap")] == [
+        "both",
+        "last",
+        "all",
+        "queue",
+    ]
+
+
+def test_an_id_that_exists_is_refused_unless_it_is_to_be_replaced(shell: str) -> None:
+    jobd(*NIGHTLY)
+    assert "schedule 'nightly' exists already" in jobd(*NIGHTLY, code=1).err
+    jobd("schedules", "add", "nightly", "every 15m", "report", "--replace")
+    assert listed()["nightly"]["expression"] == "every 15m"
+
+
+def test_a_list_shows_those_whose_ids_begin_so(shell: str) -> None:
+    for id in ("reminder_1", "reminder_2", "nightly"):
+        jobd("schedules", "add", id, "@daily", "report")
+    assert sorted(listed()) == ["nightly", "reminder_1", "reminder_2"]
+    assert sorted(listed("reminder_")) == ["reminder_1", "reminder_2"]
+    empty = jobd("schedules", "list", "nothing_")
+    assert (empty.out, empty.err.strip()) == ("", "no schedules whose ids begin with 'nothing_'")
+
+
+def test_one_is_paused_resumed_and_removed(shell: str) -> None:
+    jobd(*NIGHTLY)
+    assert jobd("schedules", "pause", "nightly").word == "schedule nightly is paused"
+    assert listed()["nightly"]["paused_at"] is not None
+    assert "paused by " in jobd("schedules", "list").out
+    assert jobd("schedules", "resume", "nightly").word == "schedule nightly runs again"
+    assert listed()["nightly"]["paused_at"] is None
+    assert jobd("schedules", "remove", "nightly").word == "schedule nightly is removed"
+    assert listed() == {}
+
+
+@pytest.mark.parametrize("verb", ["remove", "pause", "resume", "trigger"])
+def test_one_that_is_not_there_is_refused(shell: str, verb: str) -> None:
+    assert "no schedule 'nightli'" in jobd("schedules", verb, "nightli", code=1).err
+
+
+def test_a_trigger_prints_the_job_that_it_made(shell: str) -> None:
+    jobd(*NIGHTLY, '{"n": 1}')
+    id = jobd("schedules", "trigger", "nightly").word
+    job = jobd("show", id, "--json").json
+    assert (job["kind"], job["state"], job["payload"]) == ("report", "ready", {"n": 1})
+    assert listed()["nightly"]["runs"] == 0
+
+
+def test_the_history_tells_what_became_of_each_job(shell: str) -> None:
+    jobd(*NIGHTLY)
+
+    async def dead(link: Link) -> UUID:
+        errors = [{"type": "ValueError", "message": "no rows"}]
+        job = await make_job(link, kind="report", state="dead", errors=errors)
+        ran = "insert into jobd.schedule_runs (schedule_id, fire_at, last_at, outcome, job_id)"
+        await query(link, f"{ran} values ('nightly', '2026-03-01', '2026-03-01', 'ran', $1)", job)
+        return job
+
+    failed = str(in_database(shell, dead))
+    waiting = jobd("schedules", "trigger", "nightly").word
+    newest, oldest = jobd("schedules", "history", "nightly", "--json").json
+    said = ("job_id", "job_type", "outcome", "reason", "success", "error_message")
+    assert [newest[name] for name in said] == [waiting, "report", "ran", "triggered", None, None]
+    assert [oldest[name] for name in said] == [failed, "report", "ran", None, False, "ValueError: no rows"]
+    assert newest["completed_at"] is None
+    assert oldest["completed_at"] is not None
+    table = jobd("schedules", "history", "nightly").out
+    assert all(word in table for word in (waiting, "triggered", failed, "dead"))
+    assert len(jobd("schedules", "history", "nightly", "--count", 1, "--json").json) == 1
+
+
+def test_a_stretch_of_missed_occurrences_is_one_line(shell: str) -> None:
+    missed = (
+        "insert into jobd.schedule_runs (schedule_id, fire_at, last_at, count, outcome, reason) values"
+        " ('nightly', '2026-03-01T02:30Z', '2026-03-09T02:30Z', 9, 'missed', 'misfire_grace')"
+    )
+    in_database(shell, lambda link: query(link, missed))
+    (line,) = jobd("schedules", "history", "nightly").out.splitlines()[1:]
+    assert "missed x 9" in line
+    assert "misfire_grace" in line
+    assert "nothing has become of a schedule 'other' yet" in jobd("schedules", "history", "other").err
+
+
+def test_a_preview_marks_the_nights_when_the_clocks_change(folder: object) -> None:
+    words = ("schedules", "preview", "30 2 * * *", "--tz", "Europe/Berlin")
+    answer = jobd(*words, "--after", "2026-03-27T12:00+01:00", "--count", 3)
+    means, *fires = answer.out.splitlines()
+    assert "Europe/Berlin" in means
+    assert fires == [
+        "Sat 2026-03-28 02:30:00 CET (UTC+0100)",
+        "Sun 2026-03-29 03:00:00 CEST (UTC+0200)  <- clocks go forward by 60 min that day",
+        "Mon 2026-03-30 02:30:00 CEST (UTC+0200)",
+    ]
+    as_json = jobd(*words, "--after", "2026-03-27T12:00+01:00", "--count", 2, "--json").json
+    assert as_json == {"means": means, "fires": ["2026-03-28T01:30:00+00:00", "2026-03-29T01:00:00+00:00"]}
+
+
+def test_a_preview_of_what_is_over_says_so(folder: object) -> None:
+    answer = jobd("schedules", "preview", "2020-01-01T00:00Z")
+    assert answer.err.strip() == "it never occurs after that"
+    assert len(answer.out.splitlines()) == 1
