@@ -38,9 +38,8 @@ def file_schedules(jobs: Jobs, settings: Settings) -> list[Terms]:
             except PayloadError as error:
                 remedy = f"{error} (schedule {terms.id!r})"
                 raise ConfigError(f"schedules[{number}].payload", "***", remedy) from None
-            if not queue_said:
-                terms = replace(terms, queue=handler.queue)
-        found.append(replace(terms, owner=f"file:{jobs.module}"))
+        queue = terms.queue if queue_said or handler is None else handler.queue
+        found.append(replace(terms, owner=f"file:{jobs.module}", queue=queue))
     return found
 
 
