@@ -105,13 +105,15 @@ def test_the_options_of_an_enqueue_are_all_explained():
 
 def test_the_verbs_of_the_command_line_are_all_explained():
     text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    explained = set()
+    explained: set[tuple[str, ...]] = set()
     for row in table(text, "The command line"):
         for span in code_spans(row[0]):
             verb, *words = span.replace("\\|", "|").split()
             parts = [part for word in words for part in word.split("|") if part.isalpha() and part.islower()]
             explained |= {(verb, part) for part in parts} or {(verb,)}
-    verbs = {(function.__name__.rstrip("_"),) for panel in VERBS.values() for function in panel}
+    verbs: set[tuple[str, ...]] = {
+        (function.__name__.rstrip("_"),) for panel in VERBS.values() for function in panel
+    }
     for group, functions in (("queues", QUEUE_VERBS), ("schedules", SCHEDULE_VERBS)):
         verbs |= {(group, function.__name__.rstrip("_")) for function in functions}
     assert {words for words in explained if words != ("ID...",)} == verbs
