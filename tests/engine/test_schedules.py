@@ -52,8 +52,12 @@ async def test_what_the_code_declares_no_longer_is_paused_and_told(jobs: Jobs, l
 
     declared = "insert into jobd.schedules (id, owner, expression, kind, decided_until)"
     await query(link, f"{declared} values ('old', 'code', '* * * * *', 'tick', now())")
+
+    async def paused() -> bool:
+        return (await jobs.schedules.get("old")).paused_by == "deploy"
+
     async with expect(jobs.events, ScheduleDropped, schedule_id="old"), jobs.running():
-        pass
+        await eventually(paused)
     entry = await jobs.schedules.get("old")
     assert entry.paused_by == "deploy"
 
