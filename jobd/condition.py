@@ -167,6 +167,7 @@ class DaemonCondition:
             idle = time.monotonic() - self.scheduler.turned_at
             stuck = f"it has not turned for {idle:.0f} s" if idle > STUCK_SECONDS else None
             # A follower never looks at the schedules: that it may come to lead is what it does for them.
-            reason = self.scheduler.problem or (self.leader and self.leader.problem) or stuck
-            lead = "leader" if self.leader and self.leader.term is not None else "follower"
+            unelected = self.leader.problem if self.leader is not None else None
+            reason = self.scheduler.problem or unelected or stuck
+            lead = "leader" if self.leader is not None and self.leader.term is not None else "follower"
         return {"running": reason is None, "lead": lead, "schedules": self._schedules, "reason": reason}

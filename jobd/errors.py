@@ -7,6 +7,8 @@
      |-- JobNotFound            no job has this id
      |-- WrongState             the job's state does not allow this verb
      |    `-- NotKept           it has ended, and its queue keeps too little to run it again
+     |-- ScheduleNotFound       no schedule has this id
+     |-- ScheduleExists         there is one of this id already
      |-- UniqueKeyTaken         another unfinished job holds the unique key
      |-- IdTaken                the id belongs to a job of another kind or tenant
      |-- ClaimLost              the run is no longer ours: another worker took the job over

@@ -27,7 +27,7 @@ def file_schedules(jobs: Jobs, settings: Settings) -> list[Terms]:
     Raises ConfigError for an id that the code declares, too, and for a payload that the handler cannot take.
     """
     of_the_code = {terms.id for terms in jobs.declared_schedules}
-    found = []
+    found: list[Terms] = []
     for number, (terms, queue_said) in enumerate(settings.schedules):
         if terms.id in of_the_code:
             remedy = "is declared by the application's code, too; give one of them another id"

@@ -24,13 +24,12 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from jobd.reader import Stock
-
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from jobd.api.probes import Condition
     from jobd.metrics import Metrics
+    from jobd.reader import Stock
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +78,7 @@ class Tether:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._condition: Condition[Stock] | None = None
         self._counts: Metrics | None = None
+        self._nothing: Stock | None = None
 
     def listen(self, orders: Orders) -> None:
         """Begin to obey, and say so."""
@@ -90,6 +90,10 @@ class Tether:
 
         Says first that the daemon works, and last what it has counted. `counts` is None without role http.
         """
+        # Not at the top: the supervisor imports this module, too, and nothing of a worker.
+        from jobd.reader import Stock
+
+        self._nothing = Stock()
         self._loop = asyncio.get_running_loop()
         self._condition = condition
         self._counts = counts
@@ -100,7 +104,7 @@ class Tether:
             self._condition = None
             if counts is not None:
                 # Shielded by being no await: the loop is told to end, and this is the last it does.
-                self._send({"say": "ended", "metrics": plain(counts.families(Stock(), {}))}, last=True)
+                self._send({"say": "ended", "metrics": plain(counts.families(self._nothing, {}))}, last=True)
 
     def close(self) -> None:
         """Give the line up, for a process that does not become a daemon after all."""
@@ -132,7 +136,7 @@ class Tether:
             case "describe":
                 answer = dict(condition.describe())
             case "metrics" if self._counts is not None:
-                depths = await self._depths(condition) if order["depths"] else Stock()
+                depths = await self._depths(condition) if order["depths"] else self._nothing
                 answer = self._counts.families(depths, condition.gauges())
             case _:
                 answer = None

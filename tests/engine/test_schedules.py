@@ -21,7 +21,7 @@ MIDNIGHT = "0 0 * * *"
 async def test_a_handler_occurs_as_its_decorator_says(jobs: Jobs):
     seen = []
 
-    @jobs.every("1s", payload={"n": 7})
+    @jobs.every("1s", payload={"n": 7}, catch_up="all", max_instances=10)
     async def tick(ctx, n: int) -> None:
         seen.append((n, ctx.fire_at, ctx.last_success_at))
 

@@ -59,6 +59,11 @@ EXAMPLES = [
     (SchemaOutdated(0, 3), "the database has no jobd schema yet: run `jobd migrate`"),
     (SchemaOutdated(2, 3), "is at schema version 2, this jobd needs version 3: run `jobd migrate`"),
     (SchemaOutdated(None), "the database lacks a part of jobd's schema: run `jobd migrate`"),
+    (errors.ScheduleNotFound("nightli"), "no schedule 'nightli': `jobd schedules list` shows"),
+    (
+        errors.ScheduleExists("nightly"),
+        "schedule 'nightly' exists already: pass replace=True, or choose another id",
+    ),
     (SchemaTooNew(4, 3), "is at schema version 4, this jobd knows versions up to 3: upgrade jobd here"),
 ]
 

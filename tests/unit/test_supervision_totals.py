@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,8 +40,11 @@ class Process:
                 JobFinished(**about, state="succeeded", outcome="succeeded", run_seconds=seconds)
             )
 
-    def told(self, *depths: Depth, schedules: Outlook | None = None, **gauges: float) -> Told:
-        return plain(self._metrics.families(Stock(depths, schedules), gauges))
+    def told(self, *depths: Depth, **gauges: float) -> Told:
+        return self.told_of(Stock(depths), gauges)
+
+    def told_of(self, stock: Stock, gauges: Mapping[str, float]) -> Told:
+        return plain(self._metrics.families(stock, gauges))
 
 
 def shown(totals: Totals, present: Collection[Hashable] = ()) -> Series:
@@ -184,7 +187,7 @@ def test_memory_is_added_and_the_process_with_most_files_counts() -> None:
 def test_every_gauge_there_is_has_a_rule() -> None:
     schedules = Outlook({"active": 1}, {"nightly": datetime(2026, 1, 1, tzinfo=UTC)})
     process = Process(("images", "resize"))
-    told = process.told(depth("images"), schedules=schedules, **dict.fromkeys(GAUGES, 1.0))
+    told = process.told_of(Stock([depth("images")], schedules), dict.fromkeys(GAUGES, 1.0))
     gauges = {name for name, type, _, _ in told if type not in ("counter", "histogram")}
     supervisor = {"jobd_processes"}
     assert gauges | supervisor == set(RULES)
