@@ -202,7 +202,8 @@ class Producer:
             raise
         if victims or self._on_idle is not None:
             self._victims_at = 0.0
-        self._suspect_ran = self._slots.suspects > 0 or any(
+        # Only `slot_freed` takes it back: a run may have ended meanwhile, and that not be told yet.
+        self._suspect_ran |= self._slots.suspects > 0 or any(
             victim.crashes >= self._slots.suspect_from for victim in victims
         )
         await self._start(victims, worker_id, asked_at)
