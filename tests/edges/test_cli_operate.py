@@ -179,7 +179,7 @@ def test_check_tells_what_schedules_mean_and_whether_they_have_a_handler(shell: 
     assert lines[0] == "3 in the code and in jobd.toml"
     assert lines[1].startswith("monthly (file:gallery): bill, which has no handler here, ")
     assert lines[2].startswith("nightly (file:gallery): tidy, ")
-    assert lines[3].startswith("often (code): tidy, ")
+    assert lines[3].startswith("often (code:gallery): tidy, ")
 
 
 def test_check_finds_an_id_that_code_and_file_both_declare(shell: str, folder: Path) -> None:
