@@ -117,8 +117,7 @@ def test_ctrl_c_while_its_database_starts_leaves_nothing_behind(demo: Callable[.
     running = demo()
     running.read_until("Starting")
     running.press_ctrl_c()
-    assert running.ended() == 0
-    assert running.errors() == ""
+    assert (running.ended(), running.errors()) == (0, "")
     assert running.left_behind() == []
 
 
