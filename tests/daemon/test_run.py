@@ -10,6 +10,7 @@ import pytest
 
 from tests.daemon.board import Board
 from tests.daemon.daemons import Daemons
+from tests.signals import eventually
 
 
 async def test_until_idle_ends_when_nothing_is_left_to_run(daemons: Daemons, board: Board):
@@ -95,8 +96,9 @@ async def test_metrics_and_readiness_of_a_daemon_that_works(daemons: Daemons, bo
 async def test_readiness_tells_why_no_schedule_fires_from_a_process(daemons: Daemons, board: Board):
     daemon = await daemons.start("--only", "worker", "--only", "http")
     async with httpx.AsyncClient(base_url=daemon.address) as client:
-        ready = await client.get("/readyz")
-    assert ready.status_code == 200, ready.text
+        ready = await eventually(
+            lambda: client.get("/readyz"), until=lambda answer: answer.status_code == 200
+        )
     assert ready.json()["scheduler"] == {
         "running": False,
         "lead": None,
