@@ -69,7 +69,8 @@ async def test_a_borrower_that_waits_gets_the_next_connection(pool: Pool):
 
 async def test_connections_that_were_cut_while_at_hand_leave_no_gap(pool: Pool, link: Link):
     for _ in range(5):
-        await asyncio.gather(pool.fetch(WHO), pool.fetch(WHO))
+        # A call may meet a connection of which its loop has not learned yet that it was cut.
+        await asyncio.gather(pool.fetch(WHO), pool.fetch(WHO), return_exceptions=True)
         await query(link, OTHERS)
 
         async def gone() -> bool:
@@ -77,9 +78,6 @@ async def test_connections_that_were_cut_while_at_hand_leave_no_gap(pool: Pool, 
             return not held
 
         await eventually(gone)
-        # The loop learns of it in its next turns.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
     async with pool.connection(), pool.connection():
         pass
 
