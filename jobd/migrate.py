@@ -1,7 +1,7 @@
 """Bring the schema `jobd` to the version this jobd needs, once, however many daemons start at the same time.
 
 Everything happens in one transaction under an advisory lock: the schema, the files of `migrations/`
-that are not in `schema_version` yet, the functions of `sql/functions.sql`, and the partitions of
+that are not in `schema_version` yet, the functions of `sql/functions*.sql`, and the partitions of
 the next days. Waiting for the lock is polling, never blocking in it: a blocked waiter holds a snapshot, and
 an index built concurrently elsewhere would wait for that snapshot for ever.
 """
@@ -180,11 +180,11 @@ async def _version(connection: Any) -> int:
 
 
 def functions_version() -> tuple[int, str]:
-    """The number that `sql/functions.sql` bears, and a fingerprint of its text.
+    """The number that `sql/functions.sql` bears, and a fingerprint of all functions.
 
     Of two jobds with the same schema the higher number's functions win, however often the other starts.
     """
-    text = sql.script("functions")
+    text = sql.functions()
     number = re.search(r"^-- functions: (\d+)$", text, re.MULTILINE)
     assert number is not None
     return int(number[1]), hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -193,7 +193,7 @@ def functions_version() -> tuple[int, str]:
 def _functions() -> str:
     number, mark = functions_version()
     return (
-        sql.script("functions")
+        sql.functions()
         + "\ncreate or replace function jobd.functions_version() returns text language sql immutable\n"
         + f"as $$ select '{number}:{mark}' $$;\n"
     )

@@ -28,6 +28,15 @@ MAX_CAP = 1000
 NOBODY = UUID(int=0)
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 OF_A_TABLE = ("id", "when", "kind", "payload")
+# What others call it.
+ALSO_CALLED = {
+    "timezone": "tz",
+    "time_zone": "tz",
+    "cron": "when",
+    "expression": "when",
+    "task": "kind",
+    "args": "payload",
+}
 # What an enqueue may say as well, apart from when.
 OF_THE_JOB = (
     "queue", "priority", "tenant_id", "use_case", "delay_tolerance", "deadline_policy", "max_attempts",
@@ -102,8 +111,8 @@ def terms(
         id=_id(id),
         owner=owner,
         expression=expression,
-        time_zone=options.get("tz") or "UTC",
-        dst=options.get("dst") or "debian",
+        time_zone="UTC" if options.get("tz") is None else options["tz"],
+        dst="debian" if options.get("dst") is None else options["dst"],
         seconds=options.get("seconds"),
         anchor=instant("anchor", options.get("anchor")),
         kind=check_name("kind", kind),
@@ -121,7 +130,7 @@ def terms(
         catch_up=catch_up,
         cap=_cap(options.get("cap", 100)),
         stagger=_time("stagger", options.get("stagger")) or timedelta(0),
-        misfire_grace=_time("misfire_grace", options["misfire_grace"])
+        misfire_grace=_grace(options["misfire_grace"])
         if "misfire_grace" in options
         else GRACE_OF_SKIP
         if catch_up == CatchUp.SKIP
@@ -157,8 +166,8 @@ def from_table(table: Any, *, max_bytes: int) -> Tabled:
     known = [*OF_A_TABLE, *ScheduleOptions.__annotations__]
     for key in table:
         if key not in known:
-            close = get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+            close = _close(str(key), known)
+            hint = f"did you mean {close}?" if close else f"there are {', '.join(known)}"
             raise ConfigError(str(key), "***", f"is no key of a schedule; {hint}")
     for key in ("id", "when", "kind"):
         if key not in table:
@@ -203,9 +212,15 @@ def known_schedule_options(options: Mapping[str, Any]) -> None:
     """Raise the TypeError that Python would for a parameter that does not exist."""
     unknown = sorted(options.keys() - ScheduleOptions.__annotations__.keys())
     if unknown:
-        close = get_close_matches(unknown[0], ScheduleOptions.__annotations__, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        close = _close(unknown[0], [*ScheduleOptions.__annotations__])
+        hint = f"; did you mean {close}?" if close else ""
         raise TypeError(f"a schedule got an unexpected keyword argument {unknown[0]!r}{hint}")
+
+
+def _close(name: str, known: Sequence[str]) -> str | None:
+    if ALSO_CALLED.get(name) in known:
+        return ALSO_CALLED[name]
+    return next(iter(get_close_matches(name, known, n=1)), None)
 
 
 def parsed(terms: Terms) -> Schedule:
@@ -259,6 +274,17 @@ def _one_of(option: str, value: str, allowed: Sequence[str]) -> str:
     if value not in allowed:
         raise ConfigError(option, value, f"must be {', '.join(allowed[:-1])} or {allowed[-1]}")
     return str(value)
+
+
+def _grace(value: Duration | None) -> timedelta | None:
+    grace = _time("misfire_grace", value)
+    if grace is not None and grace < timedelta(seconds=1):
+        raise ConfigError(
+            "misfire_grace",
+            value,
+            "must be 1s or more: a scheduler is always a moment late; None is no limit",
+        )
+    return grace
 
 
 def _time(option: str, value: Duration | None) -> timedelta | None:

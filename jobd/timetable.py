@@ -20,7 +20,6 @@ from jobd.occurrences import CatchUp, Policy
 BLOCKS = sql.blocks("schedules")
 JSON_COLUMNS = ("payload", "backoff", "headers")
 STATES = ("active", "paused", "faulty", "ended")
-TIMING = ("expression", "time_zone", "dst", "seconds", "anchor")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +69,7 @@ class ScheduleEntry(Terms):
     passed_until: datetime | None
     due_at: datetime | None
     last_fire_at: datetime | None
+    last_success_at: datetime | None
     revision: int
     created_at: datetime
     changed_at: datetime
@@ -78,15 +78,6 @@ class ScheduleEntry(Terms):
     def policy(self) -> Policy:
         """What happens to occurrences that are due."""
         return Policy(CatchUp(self.catch_up), self.misfire_grace, self.cap, self.stagger, self.ends_at)
-
-
-class DueSchedule(NamedTuple):
-    """A schedule to look at: when it was read, its jobs that have not ended, its last success."""
-
-    entry: ScheduleEntry
-    moment: datetime
-    unfinished: list[UUID]
-    last_success_at: datetime | None
 
 
 class Occurrence(NamedTuple):
@@ -121,6 +112,33 @@ class Decision(NamedTuple):
     due_at: datetime | None
     occurrences: Sequence[Occurrence] = ()
     fault: str | None = None
+    # Its jobs that have not ended, those that begin included, and when one last succeeded.
+    open_jobs: Sequence[UUID] = ()
+    last_success_at: datetime | None = None
+
+
+class DueSchedule(NamedTuple):
+    """A schedule to look at: when it was read, its unfinished jobs, the oldest first, its last success."""
+
+    entry: ScheduleEntry
+    moment: datetime
+    unfinished: list[UUID]
+    last_success_at: datetime | None
+
+    def decided(
+        self,
+        until: datetime,
+        *,
+        due_at: datetime | None,
+        occurrences: Sequence[Occurrence] = (),
+        fault: str | None = None,
+    ) -> Decision:
+        """What was decided about it, as it was read."""
+        begin = [run.job_id for run in occurrences if run.job_id is not None]
+        return Decision(
+            self.entry.id, self.entry.revision, until, due_at, occurrences, fault,
+            [*self.unfinished, *begin], self.last_success_at,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,15 +194,18 @@ class Timetable:
 
     async def pause_schedule(self, id: str, *, by: str, now: datetime | None = None) -> bool:
         """Let no occurrence run until it is resumed; False when there is no such schedule."""
-        return bool(await self.door.fetch(BLOCKS["pause_schedule"], id, by, now))
+        rows = await self.door.fetch(BLOCKS["pause_schedule"], id, by, now)
+        return bool(rows[0]["found"])
 
     async def resume_schedule(self, id: str, *, now: datetime | None = None) -> bool:
         """Let occurrences run again, but none of the pause; False when there is no such schedule."""
-        return bool(await self.door.fetch(BLOCKS["resume_schedule"], id, now))
+        rows = await self.door.fetch(BLOCKS["resume_schedule"], id, now)
+        return bool(rows[0]["found"])
 
     async def trigger(self, id: str, *, job_id: UUID, now: datetime | None = None) -> bool:
         """Run an occurrence of its own, now; False when there is no such schedule."""
-        return bool(await self.door.fetch(BLOCKS["trigger"], id, job_id, now))
+        rows = await self.door.fetch(BLOCKS["trigger"], id, job_id, now)
+        return rows[0]["job_id"] is not None
 
     async def schedule(self, id: str) -> ScheduleEntry | None:
         """One schedule, or None."""
@@ -214,8 +235,13 @@ class Timetable:
         """Schedules to look at now, the longest due first."""
         rows = await self.door.fetch(BLOCKS["due"], count, now)
         return [
-            DueSchedule(_entry(row), row["moment"], row["unfinished"], row["last_success_at"]) for row in rows
+            DueSchedule(_entry(row), row["moment"], row["unfinished"], row["succeeded_at"]) for row in rows
         ]
+
+    async def settle(self) -> int:
+        """Note which jobs of schedules have ended, before the history forgets them; return of how many."""
+        rows = await self.door.fetch(BLOCKS["settle"])
+        return int(rows[0]["settled"])
 
     async def next_fire(self, *, now: datetime | None = None) -> float | None:
         """In how many seconds a schedule is due; None, none ever."""
@@ -252,6 +278,8 @@ class Timetable:
             [each.until for each in decisions], [each.due_at for each in decisions],
             [each.fault for each in decisions], [len(each) for each in ran],
             [max(each, default=None) for each in ran],
+            [f"{{{','.join(map(str, each.open_jobs))}}}" for each in decisions],
+            [each.last_success_at for each in decisions],
             [id for id, _ in runs], [run.fire_at for _, run in runs], [run.last_at for _, run in runs],
             [run.number for _, run in runs], [run.outcome for _, run in runs],
             [run.reason for _, run in runs],

@@ -36,6 +36,8 @@ SHORTEST_SLEEP = 0.005
 REFUSED_PAUSE = 0.1
 # How soon to look again where an occurrence waits for the one before it.
 QUEUE_LOOK = timedelta(seconds=1)
+# How often to note which of the schedules' jobs have ended.
+SETTLE_SECONDS = 60.0
 # Parsed schedules that are kept.
 REMEMBERED = 20_000
 
@@ -69,6 +71,7 @@ class Scheduler:
         self._now = now
         self._woken = asyncio.Event()
         self._parsed: dict[tuple[object, ...], Schedule] = {}
+        self._settled_at = -SETTLE_SECONDS
         # For probes: when it last looked at everything (monotonic), and why it could not since then.
         self.turned_at = time.monotonic()
         self.problem: str | None = None
@@ -110,6 +113,9 @@ class Scheduler:
 
     async def once(self, term: int) -> float:
         """Decide about everything that is due; return for how many seconds there is nothing to do."""
+        if time.monotonic() - self._settled_at >= SETTLE_SECONDS:
+            await self._timetable.settle()
+            self._settled_at = time.monotonic()
         while True:
             due = await self._timetable.due(count=BATCH, now=self._now())
             if due and not await self._decide(due, term):
@@ -123,21 +129,15 @@ class Scheduler:
     async def _decide(self, due: Sequence[DueSchedule], term: int) -> bool:
         # In a thread: years of missed minutes take seconds, and leases are beaten on this loop.
         decisions = await asyncio.to_thread(lambda: [self._decision(each) for each in due])
-        for each, decision in zip(due, decisions, strict=True):
-            runs = sum(run.job_id is not None for run in decision.occurrences)
-            if each.entry.overlap == "replace" and runs:
-                # The newest first: as many stay as there is room for beside those that begin.
-                for id in each.unfinished[max(each.entry.max_instances - runs, 0) :]:
-                    await self._stop(id)
         decisions, held = await self._fire(due, decisions, term)
-        moments = {each.entry.id: each.moment for each in due}
-        for decision in decisions:
+        for each, decision in zip(due, decisions, strict=True):
             if decision.id not in held:
                 continue
+            await self._replace(each, decision)
             if decision.fault is not None:
                 self._events.emit(ScheduleFaulty(decision.id, decision.fault))
             for run in decision.occurrences:
-                late = max((moments[decision.id] - run.last_at).total_seconds(), 0.0)
+                late = max((each.moment - run.last_at).total_seconds(), 0.0)
                 self._events.emit(ScheduleFired(decision.id, run.outcome, run.number, late))
         return bool(held)
 
@@ -155,8 +155,7 @@ class Scheduler:
             return decisions, await write(decisions)
         except Refused as refusal:
             if len(decisions) == 1:
-                entry = due[0].entry
-                rests = Decision(entry.id, entry.revision, entry.decided_until, None, fault=str(refusal))
+                rests = due[0].decided(due[0].entry.decided_until, due_at=None, fault=str(refusal))
                 return [rests], await write([rests])
         # One schedule that cannot become a job, as somebody wrote it by hand, holds up no other.
         written, held = [], set[str]()
@@ -166,10 +165,18 @@ class Scheduler:
             held |= holds
         return written, held
 
-    async def _stop(self, id: UUID) -> None:
-        """Cancel an instance that is being replaced; it may have ended meanwhile."""
-        with contextlib.suppress(JobNotFound, WrongState):
-            await self._cancel(id)
+    async def _replace(self, due: DueSchedule, decision: Decision) -> None:
+        """Cancel the oldest jobs that leave no room for those that begin.
+
+        After these are certain, so that none is cancelled for nothing; what a crash in between leaves goes
+        with the next occurrence.
+        """
+        if due.entry.overlap == "replace" and len(decision.open_jobs) > len(due.unfinished):
+            surplus = max(len(decision.open_jobs) - due.entry.max_instances, 0)
+            for id in due.unfinished[:surplus]:
+                # It may have ended meanwhile.
+                with contextlib.suppress(JobNotFound, WrongState):
+                    await self._cancel(id)
 
     def _decision(self, due: DueSchedule) -> Decision:
         entry = due.entry
@@ -177,17 +184,17 @@ class Scheduler:
             schedule = self._schedule(entry)
             first = schedule.next_after(entry.decided_until)
         except ConfigError as error:
-            return Decision(entry.id, entry.revision, entry.decided_until, None, fault=str(error))
+            return due.decided(entry.decided_until, due_at=None, fault=str(error))
         runs_left = None if entry.max_runs is None else entry.max_runs - entry.runs
         ended = entry.ends_at is not None and first is not None and first > entry.ends_at
         if first is None or ended or (runs_left is not None and runs_left <= 0):
-            return Decision(entry.id, entry.revision, entry.decided_until, None)
+            return due.decided(entry.decided_until, due_at=None)
         if entry.passed_until is not None and first <= entry.passed_until:
             passed = pass_over(schedule, first, entry.passed_until, ends_at=entry.ends_at, reason="paused")
             # What is due since then is decided by the next look, at once.
-            return _written(entry, passed.missed, [], due_at=passed.next_fire_at)
+            return _decided(due, passed.missed, [], due_at=passed.next_fire_at)
         if first > due.moment:
-            return Decision(entry.id, entry.revision, entry.decided_until, first)
+            return due.decided(entry.decided_until, due_at=first)
         made = plan(schedule, entry.policy, first, due.moment, runs_left=runs_left)
         room = entry.max_instances - len(due.unfinished)
         if entry.overlap == "replace":
@@ -196,11 +203,11 @@ class Scheduler:
         over = made.fires[len(runs) :]
         if over and entry.overlap == "queue":
             # The others stay undecided until there is room.
-            return _written(entry, made.missed if runs else None, runs, due_at=due.moment + QUEUE_LOOK)
+            return _decided(due, made.missed if runs else None, runs, due_at=due.moment + QUEUE_LOOK)
         skipped = [Occurrence(fire.fire_at, fire.fire_at, 1, "skipped", "overlap") for fire in over]
         last = runs_left is not None and len(runs) >= runs_left
         due_at = None if last else made.next_fire_at
-        return _written(entry, made.missed, [*runs, *skipped], due_at=due_at)
+        return _decided(due, made.missed, [*runs, *skipped], due_at=due_at)
 
     def _schedule(self, entry: ScheduleEntry) -> Schedule:
         key = (entry.id, entry.expression, entry.time_zone, entry.dst, entry.seconds, entry.anchor)
@@ -212,8 +219,8 @@ class Scheduler:
         return schedule
 
 
-def _written(
-    entry: ScheduleEntry, missed: Stretch | None, occurrences: list[Occurrence], *, due_at: datetime | None
+def _decided(
+    due: DueSchedule, missed: Stretch | None, occurrences: list[Occurrence], *, due_at: datetime | None
 ) -> Decision:
     if missed is not None:
         outcome = "skipped" if missed.reason == "paused" else "missed"
@@ -221,8 +228,8 @@ def _written(
             Occurrence(missed.first, missed.last, missed.number, outcome, missed.reason),
             *occurrences,
         ]
-    until = max((run.last_at for run in occurrences), default=entry.decided_until)
-    return Decision(entry.id, entry.revision, until, due_at, occurrences)
+    until = max((run.last_at for run in occurrences), default=due.entry.decided_until)
+    return due.decided(until, due_at=due_at, occurrences=occurrences)
 
 
 def _run(entry: ScheduleEntry, fire: Fire, last_success_at: datetime | None) -> Occurrence:

@@ -1,7 +1,7 @@
 """The named blocks of SQL in the `.sql` files of this folder, loaded once.
 
 A block starts with `-- name: verb (first, second, ...)`; the names are the parameters in `$n` order, and
-the comment lines under it are its contract. `functions.sql` holds whole functions instead, for
+the comment lines under it are its contract. The files of FUNCTIONS hold whole functions instead, for
 `migrate`. No block is ever built from strings.
 """
 
@@ -22,6 +22,15 @@ class Block:
     name: str
     parameters: tuple[str, ...]
     text: str
+
+
+# The files of whole functions.
+FUNCTIONS = ("functions", "functions_schedules")
+
+
+def functions() -> str:
+    """All functions of schema jobd."""
+    return "\n".join(map(script, FUNCTIONS))
 
 
 @cache

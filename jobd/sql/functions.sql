@@ -1,8 +1,9 @@
--- The functions of schema jobd, re-created by every migrate. `jobd.enqueue` and `jobd.enqueue_many` are
--- the door for every language; the others serve the blocks in the files beside this one.
+-- The functions of schema jobd for jobs, re-created by every migrate, as those of the other files whose names
+-- begin so. `jobd.enqueue` and `jobd.enqueue_many` are the door for every language; the others serve the blocks
+-- in the files beside this one.
 -- A function whose arguments change gets a new signature; the old one stays for one release, and never do two
--- signatures of a name both have defaults for all that differs. Every change raises this number:
--- functions: 5
+-- signatures of a name both have defaults for all that differs. Every change, in any of these files, raises this number:
+-- functions: 6
 
 create or replace function jobd.uuid7() returns uuid
 language sql volatile parallel safe set search_path = pg_catalog

@@ -99,11 +99,11 @@ class Clockwork:
         )
         return await query(self.link, text)
 
-    async def end_jobs(self, state: str = "succeeded") -> None:
-        """All jobs end now."""
+    async def end_jobs(self, state: str = "succeeded", *, but: UUID | None = None) -> None:
+        """All jobs end now, except one."""
         text = (
-            "with gone as (delete from jobd.jobs j returning j) insert into jobd.job_history "
-            "select h.* from gone g, jobd.ended(g.j, $1, null, null, null, clock_timestamp()) h"
+            "with gone as (delete from jobd.jobs j where j.id is distinct from $2 returning j)"
+            " insert into jobd.job_history"
+            " select h.* from gone g, jobd.ended(g.j, $1, null, null, null, now()) h"
         )
-        text = text.replace("clock_timestamp()", "now()")
-        await query(self.link, text, state)
+        await query(self.link, text, state, but)

@@ -10,9 +10,11 @@ from datetime import timedelta
 import pytest
 
 from jobd.door import Database, Link
+from jobd.engine.leader import NAME
 from jobd.events import ScheduleDropped, ScheduleFaulty, ScheduleFired
 from jobd.ids import uuid7
 from jobd.terms import terms
+from jobd.timetable import Terms
 from tests.engine.clockwork import BEGIN, MINUTE, Clockwork
 from tests.factories import query, scalar
 
@@ -129,6 +131,25 @@ async def test_many_may_be_unfinished_and_no_more(clock: Clockwork):
     assert [row[0] for row in await clock.history() if row[4] == "overlap"] == [26]
 
 
+async def test_a_job_that_is_stuck_counts_however_many_came_after_it(clock: Clockwork):
+    await clock.add("* * * * *", max_instances=2)
+    await clock.after(MINUTE)
+    (stuck,) = await clock.jobs()
+    for _ in range(30):
+        await clock.after(MINUTE)
+        await clock.end_jobs(but=stuck["id"])
+    await clock.after(MINUTE)
+    await clock.after(MINUTE)
+    assert [row[4] for row in await clock.history()][-2:] == [None, "overlap"]
+
+
+async def test_a_triggered_job_takes_its_room(clock: Clockwork):
+    await clock.add("* * * * *")
+    assert await clock.timetable.trigger("s", job_id=uuid7(), now=clock.now)
+    await clock.after(MINUTE)
+    assert [row[3:] for row in await clock.history()] == [("ran", "triggered"), ("skipped", "overlap")]
+
+
 async def test_overlap_queue_waits_for_the_one_before(clock: Clockwork):
     await clock.add("* * * * *", overlap="queue", catch_up="all")
     for _ in range(3):
@@ -225,6 +246,71 @@ async def test_the_handler_learns_of_the_last_success(clock: Clockwork):
     assert ["last_success_at" in text for text in headers] == [False, True, True]
 
 
+async def test_the_last_success_is_known_after_any_number_of_failures(clock: Clockwork):
+    await clock.add("* * * * *")
+    await clock.after(MINUTE)
+    await clock.end_jobs()
+    for _ in range(30):
+        await clock.after(MINUTE)
+        await clock.end_jobs("dead")
+    await clock.after(MINUTE)
+    succeeded = await scalar(clock.link, "select finished_at from jobd.job_history where state = 'succeeded'")
+    entry = await clock.timetable.schedule("s")
+    assert entry is not None and entry.last_success_at == succeeded
+    (job,) = [job for job in await clock.jobs() if job["state"] == "ready"]
+    assert f'"last_success_at": "{succeeded.isoformat()}"' in job["headers"]
+
+
+async def test_the_last_success_is_known_when_the_history_has_forgotten_it(clock: Clockwork):
+    await clock.add("* * * * *")
+    await clock.after(MINUTE)
+    await clock.end_jobs()
+    assert await clock.timetable.settle() == 1
+    assert await clock.timetable.settle() == 0
+    await query(clock.link, "delete from jobd.job_history")
+    await clock.after(MINUTE)
+    assert "last_success_at" in (await clock.jobs())[-1]["headers"]
+
+
+async def test_a_scheduler_notes_what_has_ended_when_it_begins_to_lead(clock: Clockwork, link: Link):
+    await clock.add("* * * * *")
+    await clock.after(MINUTE)
+    await clock.end_jobs()
+    await clock.fleet.abdicate(NAME, clock.worker_id)
+    successor = Clockwork(link)
+    await successor.at(clock.now)
+    entry = await clock.timetable.schedule("s")
+    assert entry is not None and entry.last_success_at is not None
+
+
+async def test_a_queue_without_a_history_tells_of_success_as_well(clock: Clockwork):
+    await clock.add("* * * * *")
+    await clock.after(MINUTE)
+    (job,) = await clock.jobs()
+    await query(clock.link, "delete from jobd.jobs")
+    await query(
+        clock.link,
+        "insert into jobd.tombstones (id, claim_no, finished_at, state, queue, kind)"
+        " values ($1, 1, now(), 'succeeded', 'default', 'tick')",
+        job["id"],
+    )
+    await clock.after(MINUTE)
+    (after,) = [job for job in await clock.jobs() if job["state"] == "ready"]
+    assert "last_success_at" in after["headers"]
+
+
+async def test_a_job_is_replaced_only_by_one_that_is_certain(clock: Clockwork, rival: Clockwork):
+    await clock.add("* * * * *", overlap="replace")
+    await clock.after(MINUTE)
+    stale = clock.term
+    assert stale is not None
+    rival.now = clock.now + timedelta(seconds=30)
+    assert await rival.lead()
+    clock.now += MINUTE
+    await clock.scheduler.once(stale)
+    assert [job["state"] for job in await clock.jobs()] == ["ready"]
+
+
 async def test_two_schedulers_that_race_make_one_job(clock: Clockwork, rival: Clockwork):
     for n in range(20):
         await clock.add("* * * * *", f"s{n}", max_instances=1000)
@@ -241,6 +327,23 @@ async def test_two_schedulers_that_race_make_one_job(clock: Clockwork, rival: Cl
     assert len(minutes) == 400
     assert {row["n"] for row in minutes} == {1}
     assert await scalar(clock.link, "select count(*) from jobd.jobs") == 400
+
+
+async def test_a_fire_and_a_deploy_do_not_lock_each_other_out(clock: Clockwork, rival: Clockwork):
+    # What is due first has the last of the ids, so that both would lock them in opposite orders.
+    def declared(priority: int) -> list[Terms]:
+        return [
+            terms(f"s{n:03}", f"every {600 - n}s", "tick", owner="code", anchor=BEGIN, priority=priority)
+            for n in range(300)
+        ]
+
+    await clock.timetable.put(declared(0), replace=True, now=clock.now)
+    await clock.at(clock.now)
+    for turn in range(1, 10):
+        await asyncio.gather(
+            clock.after(15 * MINUTE), rival.timetable.put(declared(turn), replace=True, now=clock.now)
+        )
+    assert {entry.priority for entry in await clock.timetable.schedules(count=300)} == {9}
 
 
 async def test_who_has_lost_the_lead_writes_nothing(clock: Clockwork, rival: Clockwork):
@@ -291,6 +394,17 @@ async def test_what_was_added_at_run_time_is_left_alone_by_a_deploy(clock: Clock
     await Clockwork(link, declared={"code": []}).scheduler._declare()
     entry = await clock.timetable.schedule("mine")
     assert entry is not None and entry.paused_at is None
+
+
+async def test_declaring_the_same_again_changes_nothing(clock: Clockwork):
+    await clock.add("*/5 * * * *", payload='{"a": [1]}', jitter="3s", timeout="1m", tags=["x"], anchor=None)
+    before = await clock.timetable.schedule("s")
+    await clock.add("*/5 * * * *", payload='{"a": [1]}', jitter="3s", timeout="1m", tags=["x"], anchor=None)
+    assert await clock.timetable.schedule("s") == before
+    await clock.add("*/5 * * * *", payload='{"a": [2]}', jitter="3s", timeout="1m", tags=["x"], anchor=None)
+    after = await clock.timetable.schedule("s")
+    assert after is not None and before is not None
+    assert (after.payload, after.revision) == ({"a": [2]}, before.revision + 1)
 
 
 async def test_declaring_again_does_not_lose_what_is_overdue(clock: Clockwork, link: Link):

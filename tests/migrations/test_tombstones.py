@@ -29,7 +29,11 @@ async def session(empty_database_url: str) -> AsyncIterator[asyncpg.Connection[A
 
 async def test_queues_that_are_known_keep_all(session: asyncpg.Connection[Any], empty_database_url: str):
     await session.execute("insert into jobd.queues (name) values ('images')")
-    assert await migrate.migrate(empty_database_url) == ["0002_tombstones", "0003_schedules"]
+    assert await migrate.migrate(empty_database_url) == [
+        "0002_tombstones",
+        "0003_schedules",
+        "0004_open_runs",
+    ]
     assert await session.fetchval("select keep from jobd.queues") == "all"
     # The statement of a daemon of the release before.
     await session.execute(

@@ -46,7 +46,7 @@ def statement(block: Block) -> str:
     return re.sub(r"--[^\n]*", "", block.text)
 
 
-def test_every_write_of_a_job_stands_in_four_files():
+def test_every_write_of_a_job_stands_in_five_files():
     found = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*")
@@ -54,7 +54,13 @@ def test_every_write_of_a_job_stands_in_four_files():
         and "migrations" not in path.parts
         and WRITES.search(path.read_text())
     }
-    assert found == {"sql/lifecycle.sql", "sql/functions.sql", "sql/bulk.sql", "sql/schedules.sql"}
+    assert found == {
+        "sql/lifecycle.sql",
+        "sql/functions.sql",
+        "sql/functions_schedules.sql",
+        "sql/bulk.sql",
+        "sql/schedules.sql",
+    }
 
 
 def test_the_moves_are_the_blocks_that_write_state_in_the_order_of_a_jobs_life():
@@ -68,8 +74,8 @@ def test_the_moves_are_the_blocks_that_write_state_in_the_order_of_a_jobs_life()
         if WRITES.search(statement(block))
         and not re.search(r"update jobd\.jobs j set progress", statement(block))
     }
-    # The two functions write, and so does whoever drops the partitions that prune names.
-    assert writing == set(MOVES) - {"enqueue", "enqueue_many", "prune"}
+    # Functions write, and so does whoever drops the partitions that prune names.
+    assert writing == set(MOVES) - {"enqueue", "enqueue_many", "prune", "trigger"}
 
 
 @pytest.mark.parametrize("name", MOVES)
@@ -101,7 +107,7 @@ def test_no_placeholder_stands_inside_quotes(file: str, block: Block):
     assert not [literal for literal in literals if re.search(r"\$\d", literal)]
 
 
-@pytest.mark.parametrize("name", ["lifecycle", "fleet", "functions"])
+@pytest.mark.parametrize("name", ["lifecycle", "fleet", *sql.FUNCTIONS])
 def test_predicates_on_state_are_literals(name: str):
     """A partial index is used only where the planner can prove its predicate."""
     text = re.sub(r"--[^\n]*", "", sql.script(name))
