@@ -72,7 +72,7 @@ class Jobs:
         """
 
         # Reading expressions takes libraries that most imports of an application can do without.
-        from jobd.terms import LONG_AGO, terms
+        from jobd.terms import terms
 
         def declare(function: Function) -> Function:
             handler = self.registry.of(function) or self.registry.add(function)
@@ -86,8 +86,7 @@ class Jobs:
                 handler.kind,
                 owner=self.owner,
                 payload=encode_payload(dumped({} if payload is None else payload)),
-                # A date that is over is no error: the code outlives it.
-                now=LONG_AGO,
+                may_be_over=True,
                 **given,
             )
             return function

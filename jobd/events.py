@@ -167,6 +167,15 @@ class ScheduleDropped:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduleTaken:
+    """A schedule was declared by `owner` and, until now, by another one."""
+
+    schedule_id: str
+    owner: str
+    before: str
+
+
+@dataclass(frozen=True, slots=True)
 class LeaderChanged:
     """This process became the leader, or ceased to be it."""
 

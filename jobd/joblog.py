@@ -48,6 +48,7 @@ class JobLog:
         events.subscribe(happened.ScheduleFired, self._schedule_fired)
         events.subscribe(happened.ScheduleFaulty, self._schedule_faulty)
         events.subscribe(happened.ScheduleDropped, self._schedule_dropped)
+        events.subscribe(happened.ScheduleTaken, self._schedule_taken)
         events.subscribe(happened.LeaderChanged, self._leader)
         events.subscribe(happened.DutyFailed, self._duty_failed)
 
@@ -80,6 +81,10 @@ class JobLog:
     def _schedule_dropped(self, event: happened.ScheduleDropped) -> None:
         said = "a schedule is no longer declared: it is paused; remove it, or resume it to keep it"
         self._log.warning(said, schedule=event.schedule_id, owner=event.owner)
+
+    def _schedule_taken(self, event: happened.ScheduleTaken) -> None:
+        said = "a schedule was declared elsewhere until now; if both go on, give one of them an id of its own"
+        self._log.warning(said, schedule=event.schedule_id, owner=event.owner, before=event.before)
 
     def _stale(self, event: happened.RunStale) -> None:
         said = "claim lost, nothing written: the job was rescued or ended elsewhere"

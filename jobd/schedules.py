@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Unpack
 from uuid import UUID
 
 from jobd.client import Client, Kind
-from jobd.errors import ScheduleExists, ScheduleNotFound
+from jobd.errors import ConfigError, ScheduleExists, ScheduleNotFound
 from jobd.ids import uuid7
-from jobd.terms import ScheduleOptions, parsed, terms
-from jobd.timetable import ScheduleEntry, ScheduleRun, Timetable
+from jobd.terms import ScheduleOptions, first_time, parsed, seen, terms
+from jobd.timetable import BY_DEPLOY, ScheduleEntry, ScheduleRun, Terms, Timetable
 
 OWNER = "api"
+
+
+async def put_one(timetable: Timetable, terms: Terms, *, replace: bool, now: datetime) -> datetime:
+    """Declare a schedule that occurs after `now`, by this process's clock; return the next time.
+
+    Raises ScheduleExists.
+    """
+    first = first_time(terms, now)
+    assert first is not None
+    # One that occurs only once is not lost where the database's clock is ahead.
+    alone = parsed(terms).next_after(first) is None
+    since = first - timedelta(microseconds=1) if alone else None
+    stands = await timetable.put([terms], replace=replace, since=since)
+    if terms.id not in stands:
+        raise ScheduleExists(terms.id)
+    return first_time(terms, stands[terms.id].decided_until) or first
 
 
 class Schedules:
@@ -33,13 +49,15 @@ class Schedules:
         connection: Any = None,
         **options: Unpack[ScheduleOptions],
     ) -> datetime:
-        """Let a job of this kind occur as `when` says; return the first time.
+        """Let a job of this kind occur as `when` says; return the next time.
 
         `when` is a cron expression, an interval (`every 15m`), EventBridge's `cron(...)`, `rate(...)` or
         `at(...)`, or a moment. With `replace` it takes the place of a schedule of the same id, whose past
-        goes on unless what says when it occurs has changed. On the caller's `connection` it counts once the
-        caller commits. Raises ScheduleExists, ConfigError.
+        goes on unless what says when it occurs has changed; one that code or file declares is as they say
+        again with their next start. On the caller's `connection` it counts once the caller commits. Raises
+        ScheduleExists, ConfigError.
         """
+        now = datetime.now(UTC)
         name, handler = self._client.handler_of(kind)
         if options.get("queue") is None and handler is not None:
             options["queue"] = handler.queue
@@ -50,27 +68,24 @@ class Schedules:
             owner=OWNER,
             payload=self._client.encoded(handler, payload),
             max_bytes=self._client.max_payload,
+            now=now,
             **options,
         )
-        stands = await Timetable(self._client.door_to(connection)).put([made], replace=replace)
-        if id not in stands:
-            raise ScheduleExists(id)
-        first = parsed(made).next_after(stands[id])
-        assert first is not None
-        return first
+        return await put_one(Timetable(self._client.door_to(connection)), made, replace=replace, now=now)
 
     async def get(self, id: str) -> ScheduleEntry:
         """The schedule as it is now. Raises ScheduleNotFound."""
         entry = await self._timetable.schedule(id)
         if entry is None:
             raise ScheduleNotFound(id)
-        return entry
+        return seen(entry)
 
     async def list(
         self, *, prefix: str = "", after: str | None = None, count: int = 100
     ) -> Sequence[ScheduleEntry]:
         """Schedules by id, `count` at most; `after` is the last id of the page before."""
-        return await self._timetable.schedules(prefix=prefix, after=after, count=count)
+        entries = await self._timetable.schedules(prefix=prefix, after=after, count=count)
+        return [seen(entry) for entry in entries]
 
     async def remove(self, id: str) -> None:
         """Forget a schedule; its jobs and its history stay. Raises ScheduleNotFound."""
@@ -84,7 +99,9 @@ class Schedules:
         return len(await self._timetable.remove_prefix(prefix))
 
     async def pause(self, id: str, *, by: str = "api") -> None:
-        """Let no occurrence run until it is resumed. Raises ScheduleNotFound."""
+        """Let no occurrence run until it is resumed. Raises ScheduleNotFound, ConfigError."""
+        if by == BY_DEPLOY:
+            raise ConfigError("by", by, "is what a deploy says; give a name")
         if not await self._timetable.pause_schedule(id, by=by):
             raise ScheduleNotFound(id)
 

@@ -37,7 +37,7 @@ from jobd.duration import format_duration, parse_duration
 from jobd.errors import ConfigError
 
 if TYPE_CHECKING:
-    from jobd.terms import Tabled
+    from jobd.schedule_table import Tabled
 
 CONFIG_FILE = "jobd.toml"
 _QUEUE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,99}")
@@ -118,7 +118,7 @@ def _queue(name: str) -> str:
 
 def _schedule(table: Any, info: ValidationInfo) -> Tabled:
     # Only here: without schedules nobody pays for what reads expressions and zones.
-    from jobd.terms import from_table
+    from jobd.schedule_table import from_table
 
     try:
         return from_table(table, max_bytes=info.data.get("max_payload", 256 * 1_024))

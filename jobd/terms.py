@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, TypedDict
 from uuid import UUID
 
 from jobd.backoff import Backoff
 from jobd.duration import parse_duration
-from jobd.errors import ConfigError, HandlerError, PayloadError
+from jobd.errors import ConfigError
+from jobd.fires import EIGHT_YEARS
 from jobd.occurrences import GRACE_OF_SKIP, CatchUp
 from jobd.options import Duration, instant, integer, new_job
-from jobd.payload import encode_payload
 from jobd.registry import check_name
 from jobd.schedule import Schedule
-from jobd.timetable import Terms
+from jobd.timetable import ScheduleEntry, Terms
 
 MAX_ID_CHARACTERS = 200
 MAX_CAP = 1000
 NOBODY = UUID(int=0)
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
-OF_A_TABLE = ("id", "when", "kind", "payload")
 # What others call it.
 ALSO_CALLED = {
     "timezone": "tz",
@@ -94,12 +94,14 @@ def terms(
     owner: str,
     payload: str = "{}",
     max_bytes: int = 262_144,
+    may_be_over: bool = False,
     now: datetime | None = None,
     **options: Any,
 ) -> Terms:
     """The schedule that these options mean. Raises ConfigError naming the option, HandlerError, PayloadError.
 
-    `payload` is JSON text. A schedule that never occurs after `now` is refused.
+    `payload` is JSON text. A schedule that does not occur within 8 years from `now` is refused, unless it
+    `may_be_over`, as one that stands in a file.
     """
     known_schedule_options(options)
     expression = _expression(when)
@@ -129,7 +131,7 @@ def terms(
         headers=None if job.headers is None else json.loads(job.headers),
         catch_up=catch_up,
         cap=_cap(options.get("cap", 100)),
-        stagger=_time("stagger", options.get("stagger")) or timedelta(0),
+        stagger=_stagger(options.get("stagger")),
         misfire_grace=_grace(options["misfire_grace"])
         if "misfire_grace" in options
         else GRACE_OF_SKIP
@@ -144,80 +146,21 @@ def terms(
         if options.get("max_runs") is None
         else integer("max_runs", options["max_runs"], at_least=1),
     )
-    _occurs(made, when, now or datetime.now(UTC))
+    _occurs(made, when, now or datetime.now(UTC), may_be_over=may_be_over)
     return made
-
-
-class Tabled(NamedTuple):
-    """A schedule of a settings file, and whether it names its queue: else its handler may."""
-
-    terms: Terms
-    queue_said: bool
-
-
-def from_table(table: Any, *, max_bytes: int) -> Tabled:
-    """The schedule that a table of a settings file means: `id`, `when`, `kind`, `payload` and the options.
-
-    One whose date is over is no error, since the file outlives it. Raises ConfigError whose `setting` is the
-    key that is wrong, or empty for the table.
-    """
-    if not isinstance(table, Mapping):
-        raise ConfigError("", table, "must be a table with id, when and kind")
-    known = [*OF_A_TABLE, *ScheduleOptions.__annotations__]
-    for key in table:
-        if key not in known:
-            close = _close(str(key), known)
-            hint = f"did you mean {close}?" if close else f"there are {', '.join(known)}"
-            raise ConfigError(str(key), "***", f"is no key of a schedule; {hint}")
-    for key in ("id", "when", "kind"):
-        if key not in table:
-            raise ConfigError("", "***", f"has no {key}: a schedule needs id, when and kind")
-    options = {key: value for key, value in table.items() if key not in OF_A_TABLE}
-    for key, name in (("kind", table["kind"]), ("queue", table.get("queue"))):
-        if name is not None:
-            _named(key, name)
-    try:
-        payload = encode_payload(table.get("payload", {}), max_bytes=max_bytes)
-    except PayloadError as error:
-        raise ConfigError("payload", "***", str(error)) from None
-    try:
-        made = terms(
-            table["id"], table["when"], table["kind"],
-            owner="file", payload=payload, max_bytes=max_bytes, now=LONG_AGO, **options,
-        )  # fmt: skip
-    except PayloadError as error:
-        raise ConfigError("meta", "***", str(error)) from None
-    except ConfigError as error:
-        raise _of_a_key(error, table) from None
-    return Tabled(made, "queue" in options)
-
-
-def _named(key: str, name: Any) -> None:
-    try:
-        check_name(key, name)
-    except HandlerError as error:
-        raise ConfigError(key, name, f"is{str(error).partition(' is')[2]}") from None
-
-
-def _of_a_key(error: ConfigError, table: Mapping[str, Any]) -> ConfigError:
-    """The error by the key of the table: what is wrong with a part of the expression is wrong with `when`."""
-    part, of, _ = error.setting.partition(" of schedule ")
-    if of:
-        return ConfigError("when", table["when"], f"{part} {error.value!r} {error.remedy}")
-    key = "when" if part == "schedule" else part.partition(".")[0]
-    return ConfigError(key, error.value, error.remedy)
 
 
 def known_schedule_options(options: Mapping[str, Any]) -> None:
     """Raise the TypeError that Python would for a parameter that does not exist."""
     unknown = sorted(options.keys() - ScheduleOptions.__annotations__.keys())
     if unknown:
-        close = _close(unknown[0], [*ScheduleOptions.__annotations__])
+        close = close_name(unknown[0], [*ScheduleOptions.__annotations__])
         hint = f"; did you mean {close}?" if close else ""
         raise TypeError(f"a schedule got an unexpected keyword argument {unknown[0]!r}{hint}")
 
 
-def _close(name: str, known: Sequence[str]) -> str | None:
+def close_name(name: str, known: Sequence[str]) -> str | None:
+    """What somebody who wrote `name` may have meant."""
     if ALSO_CALLED.get(name) in known:
         return ALSO_CALLED[name]
     return next(iter(get_close_matches(name, known, n=1)), None)
@@ -235,12 +178,34 @@ def parsed(terms: Terms) -> Schedule:
     )
 
 
-def _occurs(terms: Terms, when: str | datetime, now: datetime) -> None:
+def first_time(terms: Terms, now: datetime) -> datetime | None:
+    """When it occurs first after `now`, as far as its expression and its start tell."""
     start = now if terms.starts_at is None else max(now, terms.starts_at - timedelta(microseconds=1))
-    first = parsed(terms).next_after(start)
+    return parsed(terms).next_after(start)
+
+
+def seen(entry: ScheduleEntry) -> ScheduleEntry:
+    """The entry with the time at which it is due computed, where no scheduler has looked at it yet."""
+    if entry.due_at is None or entry.due_at > LONG_AGO or entry.fault is not None:
+        return entry
+    try:
+        return replace(
+            entry, due_at=first_time(entry, max(entry.decided_until, entry.passed_until or LONG_AGO))
+        )
+    except ConfigError:
+        # Its fault will tell.
+        return entry
+
+
+def _occurs(terms: Terms, when: str | datetime, now: datetime, *, may_be_over: bool) -> None:
+    first = first_time(terms, now)
+    if first is None and may_be_over:
+        first = first_time(terms, LONG_AGO)
     if first is None:
-        raise ConfigError("when", when, f"never occurs after {start:%Y-%m-%d %H:%M:%S %Z}")
-    if terms.ends_at is not None and first > terms.ends_at:
+        raise ConfigError("when", when, f"never occurs after {now:%Y-%m-%d %H:%M:%S %Z}")
+    if first - max(now, terms.starts_at or now) > EIGHT_YEARS:
+        raise ConfigError("when", when, f"occurs first on {first:%Y-%m-%d}, more than 8 years ahead")
+    if terms.ends_at is not None and first > terms.ends_at and not (may_be_over and terms.ends_at < now):
         raise ConfigError("ends_at", terms.ends_at, f"is before the first occurrence, {first.isoformat()}")
 
 
@@ -274,6 +239,13 @@ def _one_of(option: str, value: str, allowed: Sequence[str]) -> str:
     if value not in allowed:
         raise ConfigError(option, value, f"must be {', '.join(allowed[:-1])} or {allowed[-1]}")
     return str(value)
+
+
+def _stagger(value: Duration | None) -> timedelta:
+    stagger = _time("stagger", value) or timedelta(0)
+    if stagger > timedelta(days=1):
+        raise ConfigError("stagger", value, "must be at most 1d")
+    return stagger
 
 
 def _grace(value: Duration | None) -> timedelta | None:

@@ -19,6 +19,8 @@ from jobd.occurrences import CatchUp, Policy
 
 BLOCKS = sql.blocks("schedules")
 JSON_COLUMNS = ("payload", "backoff", "headers")
+# Who pauses what is no longer declared.
+BY_DEPLOY = "deploy"
 STATES = ("active", "paused", "faulty", "ended")
 
 
@@ -70,6 +72,7 @@ class ScheduleEntry(Terms):
     due_at: datetime | None
     last_fire_at: datetime | None
     last_success_at: datetime | None
+    queued_until: datetime | None
     revision: int
     created_at: datetime
     changed_at: datetime
@@ -112,9 +115,10 @@ class Decision(NamedTuple):
     due_at: datetime | None
     occurrences: Sequence[Occurrence] = ()
     fault: str | None = None
-    # Its jobs that have not ended, those that begin included, and when one last succeeded.
+    # Its jobs that have not ended, those that begin included; when one last succeeded; what waits for room.
     open_jobs: Sequence[UUID] = ()
     last_success_at: datetime | None = None
+    queued_until: datetime | None = None
 
 
 class DueSchedule(NamedTuple):
@@ -132,12 +136,13 @@ class DueSchedule(NamedTuple):
         due_at: datetime | None,
         occurrences: Sequence[Occurrence] = (),
         fault: str | None = None,
+        queued_until: datetime | None = None,
     ) -> Decision:
         """What was decided about it, as it was read."""
         begin = [run.job_id for run in occurrences if run.job_id is not None]
         return Decision(
             self.entry.id, self.entry.revision, until, due_at, occurrences, fault,
-            [*self.unfinished, *begin], self.last_success_at,
+            [*self.unfinished, *begin], self.last_success_at, queued_until,
         )  # fmt: skip
 
 
@@ -166,6 +171,13 @@ ENTRY = tuple(field.name for field in fields(ScheduleEntry))
 RUN = tuple(field.name for field in fields(ScheduleRun))
 
 
+class Standing(NamedTuple):
+    """A schedule as declared, which occurs after this moment; who else declared it until now."""
+
+    decided_until: datetime
+    taken_from: str | None
+
+
 class Timetable:
     """Schedules, and what became of their occurrences."""
 
@@ -173,12 +185,20 @@ class Timetable:
         self.door = door
 
     async def put(
-        self, schedules: Sequence[Terms], *, replace: bool, now: datetime | None = None
-    ) -> dict[str, datetime]:
-        """Declare schedules; return those that stand now as given, and after what moment they occur."""
+        self,
+        schedules: Sequence[Terms],
+        *,
+        replace: bool,
+        since: datetime | None = None,
+        now: datetime | None = None,
+    ) -> dict[str, Standing]:
+        """Declare schedules; return those that stand now as given.
+
+        New ones occur after now, or after `since` if that is before.
+        """
         text = json.dumps([{name: _plain(getattr(terms, name)) for name in TERMS} for terms in schedules])
-        rows = await self.door.fetch(BLOCKS["put"], text, replace, now)
-        return {row["schedule_id"]: row["decided_until"] for row in rows}
+        rows = await self.door.fetch(BLOCKS["put"], text, replace, since, now)
+        return {row["schedule_id"]: Standing(row["decided_until"], row["taken_from"]) for row in rows}
 
     async def disown(self, owner: str, ids: Sequence[str], *, now: datetime | None = None) -> list[str]:
         """Pause what this owner declares no more; return the ids."""
@@ -232,7 +252,7 @@ class Timetable:
         ]
 
     async def due(self, *, count: int, now: datetime | None = None) -> list[DueSchedule]:
-        """Schedules to look at now, the longest due first."""
+        """Schedules to look at now: new ones first, then those that are least overdue."""
         rows = await self.door.fetch(BLOCKS["due"], count, now)
         return [
             DueSchedule(_entry(row), row["moment"], row["unfinished"], row["succeeded_at"]) for row in rows
@@ -279,7 +299,7 @@ class Timetable:
             [each.fault for each in decisions], [len(each) for each in ran],
             [max(each, default=None) for each in ran],
             [f"{{{','.join(map(str, each.open_jobs))}}}" for each in decisions],
-            [each.last_success_at for each in decisions],
+            [each.last_success_at for each in decisions], [each.queued_until for each in decisions],
             [id for id, _ in runs], [run.fire_at for _, run in runs], [run.last_at for _, run in runs],
             [run.number for _, run in runs], [run.outcome for _, run in runs],
             [run.reason for _, run in runs],
@@ -305,5 +325,5 @@ def _entry(row: Record) -> ScheduleEntry:
 def _plain(value: Any) -> Any:
     """As jsonb_populate_recordset reads it."""
     if isinstance(value, timedelta):
-        return f"{value.total_seconds()} seconds"
+        return f"{value // timedelta(microseconds=1)} microseconds"
     return value.isoformat() if isinstance(value, datetime) else value

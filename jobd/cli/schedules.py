@@ -12,7 +12,7 @@ from jobd.cli.options import AsJson, DatabaseUrl, instant
 from jobd.cli.output import brief, local, note, print_json, print_table
 from jobd.cli.queues import who
 from jobd.cli.session import call
-from jobd.errors import PayloadError, ScheduleExists, ScheduleNotFound
+from jobd.errors import PayloadError, ScheduleNotFound
 
 if TYPE_CHECKING:
     from jobd.timetable import ScheduleEntry, ScheduleRun, Timetable
@@ -48,7 +48,9 @@ def list_(
             prefix=prefix, after=entries[-1].id if entries else None, count=500
         ):
             entries += page
-        return entries
+        return [seen(entry) for entry in entries]
+
+    from jobd.terms import seen
 
     entries = _ask(read, database_url)
     if as_json:
@@ -94,23 +96,18 @@ def add(
       jobd schedules add ping "every 15m" ping '{"host": "a"}' --replace
     """
     from jobd.payload import encode_payload, parse_payload
-    from jobd.terms import parsed, terms
+    from jobd.schedules import put_one
+    from jobd.terms import terms
 
+    now = datetime.now(UTC)
     try:
         text = encode_payload(parse_payload(payload))
     except PayloadError as error:
         raise typer.BadParameter(str(error), param_hint="JSON") from error
     options: dict[str, Any] = {"tz": tz, "dst": dst, "seconds": seconds, "queue": queue}
     options |= {"catch_up": catch_up, "overlap": overlap}
-    made = terms(id, when, kind, owner="api", payload=text, **options)
-
-    async def put(timetable: Timetable) -> datetime | None:
-        stands = await timetable.put([made], replace=replace)
-        if id not in stands:
-            raise ScheduleExists(id)
-        return parsed(made).next_after(stands[id])
-
-    first = _ask(put, database_url)
+    made = terms(id, when, kind, owner="api", payload=text, now=now, **options)
+    first = _ask(lambda timetable: put_one(timetable, made, replace=replace, now=now), database_url)
     typer.echo(f"schedule {id} occurs first at {local(first)}")
 
 
@@ -247,7 +244,7 @@ def _clock_change(there: datetime) -> str:
 def _next(entry: ScheduleEntry) -> str:
     if entry.paused_at is not None or entry.fault is not None or entry.due_at is None:
         return ""
-    return brief(entry.due_at) if entry.due_at > entry.created_at else "now"
+    return brief(entry.due_at)
 
 
 def _state(entry: ScheduleEntry) -> str:

@@ -12,34 +12,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
+from jobd.engine.decider import Decider
 from jobd.engine.recovery import Recovery
-from jobd.errors import ConfigError, JobdError, JobNotFound, Refused, WrongState
-from jobd.events import Events, ScheduleDropped, ScheduleFaulty, ScheduleFired
-from jobd.ids import uuid7
-from jobd.occurrences import Fire, Stretch, pass_over, plan
-from jobd.schedule import Schedule
-from jobd.terms import parsed
-from jobd.timetable import Decision, DueSchedule, Occurrence, ScheduleEntry, Terms, Timetable
+from jobd.errors import JobdError, JobNotFound, Refused, WrongState
+from jobd.events import Events, ScheduleDropped, ScheduleFaulty, ScheduleFired, ScheduleTaken
+from jobd.timetable import Decision, DueSchedule, Standing, Terms, Timetable
 
 BATCH = 500
 LONGEST_SLEEP = 1.0
 SHORTEST_SLEEP = 0.005
 # How long to wait where nothing that was decided held.
 REFUSED_PAUSE = 0.1
-# How soon to look again where an occurrence waits for the one before it.
-QUEUE_LOOK = timedelta(seconds=1)
 # How often to note which of the schedules' jobs have ended.
 SETTLE_SECONDS = 60.0
-# Parsed schedules that are kept.
-REMEMBERED = 20_000
+# How long to decide before what was decided is written.
+SLICE_SECONDS = 0.2
 
 
 class Scheduler:
@@ -61,7 +54,7 @@ class Scheduler:
         """`declared` are the schedules of code and file, by owner. `term` is that of the lead `lead`, as long
         as this process holds it. `cancel` stops a job that is being replaced. `now` is for the simulator."""
         self._timetable = timetable
-        self._declared = dict(declared)
+        self._declared = declared
         self._lead = lead
         self._worker_id = worker_id
         self._term = term
@@ -70,8 +63,10 @@ class Scheduler:
         self._recovery = Recovery("scheduler", events=events, rng=rng)
         self._now = now
         self._woken = asyncio.Event()
-        self._parsed: dict[tuple[object, ...], Schedule] = {}
+        self._decider = Decider()
         self._settled_at = -SETTLE_SECONDS
+        # In what term it was last declared, 0 where another process led.
+        self._declared_as: int | None = None
         # For probes: when it last looked at everything (monotonic), and why it could not since then.
         self.turned_at = time.monotonic()
         self.problem: str | None = None
@@ -86,8 +81,9 @@ class Scheduler:
             self._woken.clear()
             pause = LONGEST_SLEEP
             try:
-                await self._declare()
-                if (term := self._term()) is not None:
+                term = self._term()
+                await self.declare(term)
+                if term is not None:
                     pause = await self.once(term)
                 self._recovery.succeeded()
                 self.turned_at, self.problem = time.monotonic(), None
@@ -102,14 +98,36 @@ class Scheduler:
             except TimeoutError:
                 pass
 
-    async def _declare(self) -> None:
-        """Once: put what code and file declare into the database, and pause what they no longer do."""
-        for owner, schedules in list(self._declared.items()):
-            await self._timetable.put(schedules, replace=True, now=self._now())
-            gone = await self._timetable.disown(owner, [terms.id for terms in schedules], now=self._now())
-            del self._declared[owner]
-            for id in gone:
+    async def declare(self, term: int | None) -> None:
+        """Put what code and file declare into the database, and pause what they no longer do.
+
+        At the start, and again whenever this process begins to lead: an older version that started
+        meanwhile had declared what this one does not know.
+        """
+        if self._declared_as is not None and term in (None, self._declared_as):
+            return
+        for owner, schedules in self._declared.items():
+            for id, (_, before) in (await self._put(schedules)).items():
+                if before is not None and before not in self._declared:
+                    self._events.emit(ScheduleTaken(id, owner, before))
+        for owner, schedules in self._declared.items():
+            ids = [terms.id for terms in schedules]
+            for id in await self._timetable.disown(owner, ids, now=self._now()):
                 self._events.emit(ScheduleDropped(id, owner))
+        self._declared_as = term or 0
+
+    async def _put(self, schedules: Sequence[Terms]) -> dict[str, Standing]:
+        try:
+            return await self._timetable.put(schedules, replace=True, now=self._now())
+        except Refused as refusal:
+            if len(schedules) == 1:
+                self._events.emit(ScheduleFaulty(schedules[0].id, str(refusal)))
+                return {}
+        # One that the database refuses holds up no other.
+        stands: dict[str, Standing] = {}
+        for each in schedules:
+            stands |= await self._put([each])
+        return stands
 
     async def once(self, term: int) -> float:
         """Decide about everything that is due; return for how many seconds there is nothing to do."""
@@ -118,28 +136,41 @@ class Scheduler:
             self._settled_at = time.monotonic()
         while True:
             due = await self._timetable.due(count=BATCH, now=self._now())
-            if due and not await self._decide(due, term):
-                # All of them changed meanwhile, or another process leads.
+            decided, held = await self._decide(due, term) if due else (0, 0)
+            if held < decided:
+                # Somebody else is changing them just now, or leads.
                 return REFUSED_PAUSE
-            if len(due) < BATCH:
+            if decided == len(due) < BATCH:
                 break
         seconds = await self._timetable.next_fire(now=self._now())
         return LONGEST_SLEEP if seconds is None else min(max(seconds, SHORTEST_SLEEP), LONGEST_SLEEP)
 
-    async def _decide(self, due: Sequence[DueSchedule], term: int) -> bool:
+    async def _decide(self, due: Sequence[DueSchedule], term: int) -> tuple[int, int]:
+        """Decide about the first of these, as many as time allows; return how many, and how many hold."""
+        begun = time.monotonic()
         # In a thread: years of missed minutes take seconds, and leases are beaten on this loop.
-        decisions = await asyncio.to_thread(lambda: [self._decision(each) for each in due])
-        decisions, held = await self._fire(due, decisions, term)
-        for each, decision in zip(due, decisions, strict=True):
+        decisions = await asyncio.to_thread(self._decisions, due)
+        decisions, held = await self._fire(due[: len(decisions)], decisions, term)
+        passed = time.monotonic() - begun
+        for each, decision in zip(due, decisions, strict=False):
             if decision.id not in held:
                 continue
             await self._replace(each, decision)
             if decision.fault is not None:
                 self._events.emit(ScheduleFaulty(decision.id, decision.fault))
             for run in decision.occurrences:
-                late = max((each.moment - run.last_at).total_seconds(), 0.0)
+                late = max((each.moment - run.last_at).total_seconds() + passed, 0.0)
                 self._events.emit(ScheduleFired(decision.id, run.outcome, run.number, late))
-        return bool(held)
+        return len(decisions), len(held)
+
+    def _decisions(self, due: Sequence[DueSchedule]) -> list[Decision]:
+        """Some at least; what was missed over weeks by many schedules is decided in slices."""
+        begun, decisions = time.monotonic(), list[Decision]()
+        for each in due:
+            decisions.append(self._decider.decision(each))
+            if time.monotonic() - begun > SLICE_SECONDS:
+                break
+        return decisions
 
     async def _fire(
         self, due: Sequence[DueSchedule], decisions: list[Decision], term: int
@@ -177,74 +208,3 @@ class Scheduler:
                 # It may have ended meanwhile.
                 with contextlib.suppress(JobNotFound, WrongState):
                     await self._cancel(id)
-
-    def _decision(self, due: DueSchedule) -> Decision:
-        entry = due.entry
-        try:
-            schedule = self._schedule(entry)
-            first = schedule.next_after(entry.decided_until)
-        except ConfigError as error:
-            return due.decided(entry.decided_until, due_at=None, fault=str(error))
-        runs_left = None if entry.max_runs is None else entry.max_runs - entry.runs
-        ended = entry.ends_at is not None and first is not None and first > entry.ends_at
-        if first is None or ended or (runs_left is not None and runs_left <= 0):
-            return due.decided(entry.decided_until, due_at=None)
-        if entry.passed_until is not None and first <= entry.passed_until:
-            passed = pass_over(schedule, first, entry.passed_until, ends_at=entry.ends_at, reason="paused")
-            # What is due since then is decided by the next look, at once.
-            return _decided(due, passed.missed, [], due_at=passed.next_fire_at)
-        if first > due.moment:
-            return due.decided(entry.decided_until, due_at=first)
-        made = plan(schedule, entry.policy, first, due.moment, runs_left=runs_left)
-        room = entry.max_instances - len(due.unfinished)
-        if entry.overlap == "replace":
-            room = entry.max_instances
-        runs = [_run(entry, fire, due.last_success_at) for fire in made.fires[: max(room, 0)]]
-        over = made.fires[len(runs) :]
-        if over and entry.overlap == "queue":
-            # The others stay undecided until there is room.
-            return _decided(due, made.missed if runs else None, runs, due_at=due.moment + QUEUE_LOOK)
-        skipped = [Occurrence(fire.fire_at, fire.fire_at, 1, "skipped", "overlap") for fire in over]
-        last = runs_left is not None and len(runs) >= runs_left
-        due_at = None if last else made.next_fire_at
-        return _decided(due, made.missed, [*runs, *skipped], due_at=due_at)
-
-    def _schedule(self, entry: ScheduleEntry) -> Schedule:
-        key = (entry.id, entry.expression, entry.time_zone, entry.dst, entry.seconds, entry.anchor)
-        schedule = self._parsed.get(key)
-        if schedule is None:
-            if len(self._parsed) >= REMEMBERED:
-                self._parsed.clear()
-            schedule = self._parsed[key] = parsed(entry)
-        return schedule
-
-
-def _decided(
-    due: DueSchedule, missed: Stretch | None, occurrences: list[Occurrence], *, due_at: datetime | None
-) -> Decision:
-    if missed is not None:
-        outcome = "skipped" if missed.reason == "paused" else "missed"
-        occurrences = [
-            Occurrence(missed.first, missed.last, missed.number, outcome, missed.reason),
-            *occurrences,
-        ]
-    until = max((run.last_at for run in occurrences), default=due.entry.decided_until)
-    return due.decided(until, due_at=due_at, occurrences=occurrences)
-
-
-def _run(entry: ScheduleEntry, fire: Fire, last_success_at: datetime | None) -> Occurrence:
-    fire_at, run_at = fire
-    headers = {"schedule": entry.id, "fire_at": fire_at.isoformat()}
-    if last_success_at is not None:
-        headers["last_success_at"] = last_success_at.isoformat()
-    return Occurrence(
-        fire_at, fire_at, 1, "ran", None, uuid7(), run_at + _jitter(entry, fire_at), json.dumps(headers)
-    )
-
-
-def _jitter(entry: ScheduleEntry, fire_at: datetime) -> timedelta:
-    """The same for an occurrence whoever computes it."""
-    if not entry.jitter:
-        return timedelta(0)
-    digest = hashlib.blake2b(f"{entry.id} {fire_at.isoformat()}".encode(), digest_size=8).digest()
-    return entry.jitter * (int.from_bytes(digest, "big") / 2**64)

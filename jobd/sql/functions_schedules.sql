@@ -18,10 +18,10 @@ $$;
 create or replace function jobd.same_times(one jobd.schedules, other jobd.schedules) returns boolean
 language sql immutable parallel safe
 as $$
-    -- Whether both occur at the same moments.
-    select (one.expression, one.time_zone, one.dst, one.seconds, one.anchor, one.starts_at)
+    -- Whether both occur at the same moments, apart from when they start and end.
+    select (one.expression, one.time_zone, one.dst, one.seconds, one.anchor)
            is not distinct from
-           (other.expression, other.time_zone, other.dst, other.seconds, other.anchor, other.starts_at)
+           (other.expression, other.time_zone, other.dst, other.seconds, other.anchor)
 $$;
 
 create or replace function jobd.declaration(schedule jobd.schedules) returns jsonb
@@ -29,21 +29,29 @@ language sql stable parallel safe
 as $$
     -- What is declared of a schedule, without what becomes of it.
     select to_jsonb(schedule) - array['paused_at', 'paused_by', 'fault', 'runs', 'decided_until', 'passed_until', 'due_at',
-                                      'last_fire_at', 'revision', 'created_at', 'changed_at', 'open_jobs', 'last_success_at']
+                                      'last_fire_at', 'revision', 'created_at', 'changed_at', 'open_jobs', 'last_success_at',
+                                      'queued_until']
 $$;
 
-create or replace function jobd.put_schedules(schedules jsonb, replace boolean, now timestamptz default null)
-returns table (schedule_id text, decided_until timestamptz)
+create or replace function jobd.put_schedules(schedules jsonb, replace boolean, since timestamptz default null,
+                                              now timestamptz default null)
+returns table (schedule_id text, decided_until timestamptz, taken_from text)
 language plpgsql volatile
 as $$
 -- Declare schedules, an array of objects with the columns' names. One that is there already stays as it is unless
 -- `replace`; its past and the count of its runs go on unless what says when it occurs has changed. What a deploy had
--- paused runs again. Returns the ids that stand now as they were given, and until when all has been decided.
+-- paused runs again. New ones occur after `since`, where that is before now. Returns the ids that stand now as they
+-- were given, until when all has been decided, and who declared them until now, if that was somebody else.
+-- What code or file declare stays theirs, whoever changes it at run time.
 #variable_conflict use_column
 declare
     moment  timestamptz := coalesce(put_schedules.now, clock_timestamp());
+    others  jsonb;
     changed text[];
 begin
+    select coalesce(jsonb_object_agg(s.id, s.owner), '{}') into others
+      from jsonb_array_elements(put_schedules.schedules) g join jobd.schedules s on s.id = g ->> 'id'
+     where 'api' not in (s.owner, g ->> 'owner') and s.owner <> g ->> 'owner' and s.paused_by is distinct from 'deploy';
     with given as (
         select g.* from jsonb_populate_recordset(null::jobd.schedules, put_schedules.schedules) g
     ), put as (
@@ -51,13 +59,13 @@ begin
                (id, owner, expression, time_zone, dst, seconds, anchor, kind, payload, queue, priority, tenant_id, use_case,
                 delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, catch_up, cap, stagger,
                 misfire_grace, overlap, max_instances, jitter, starts_at, ends_at, max_runs, decided_until)
-        select id, owner, expression, time_zone, dst, seconds, anchor, kind, payload, queue, priority, tenant_id, use_case,
+        select id, owner, expression, time_zone, dst, seconds, anchor, kind, coalesce(payload, 'null'), queue, priority, tenant_id, use_case,
                delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, catch_up, cap, stagger,
                misfire_grace, overlap, max_instances, jitter, starts_at, ends_at, max_runs,
-               greatest(moment, starts_at - interval '1 microsecond')
+               greatest(least(moment, put_schedules.since), starts_at - interval '1 microsecond')
           from given order by id
         on conflict (id) do update
-           set owner = excluded.owner, expression = excluded.expression, time_zone = excluded.time_zone, dst = excluded.dst,
+           set owner = case when excluded.owner = 'api' then s.owner else excluded.owner end, expression = excluded.expression, time_zone = excluded.time_zone, dst = excluded.dst,
                seconds = excluded.seconds, anchor = excluded.anchor, kind = excluded.kind, payload = excluded.payload,
                queue = excluded.queue, priority = excluded.priority, tenant_id = excluded.tenant_id,
                use_case = excluded.use_case, delay_tolerance = excluded.delay_tolerance,
@@ -66,7 +74,12 @@ begin
                stagger = excluded.stagger, misfire_grace = excluded.misfire_grace, overlap = excluded.overlap,
                max_instances = excluded.max_instances, jitter = excluded.jitter, starts_at = excluded.starts_at,
                ends_at = excluded.ends_at, max_runs = excluded.max_runs, fault = null, due_at = 'epoch',
-               decided_until = case when jobd.same_times(s, excluded) then s.decided_until else excluded.decided_until end,
+               -- One that had ended begins anew, and so does one that has not started.
+               decided_until = case when jobd.same_times(s, excluded) and s.decided_until <= moment
+                                         and (s.due_at is not null or s.fault is not null)
+                                    then greatest(s.decided_until, excluded.starts_at - interval '1 microsecond')
+                                    else excluded.decided_until end,
+               queued_until = case when jobd.same_times(s, excluded) then s.queued_until end,
                runs = case when jobd.same_times(s, excluded) then s.runs else 0 end,
                passed_until = case when s.paused_by = 'deploy' then moment else s.passed_until end,
                paused_at = case when s.paused_by = 'deploy' then null else s.paused_at end,
@@ -82,7 +95,7 @@ begin
         perform pg_notify('jobd_schedules', '');
     end if;
     return query
-    select s.id, s.decided_until from jobd.schedules s
+    select s.id, s.decided_until, others ->> s.id from jobd.schedules s
      where s.id = any (changed)
         or put_schedules.replace
            and s.id in (select g ->> 'id' from jsonb_array_elements(put_schedules.schedules) g);
@@ -140,8 +153,8 @@ begin
         raise exception 'time_zone = %: an IANA name, like Europe/Berlin', quote_nullable(left(add_schedule.time_zone, 120))
             using errcode = 'invalid_parameter_value';
     end;
-    if least(add_schedule.stagger, add_schedule.jitter) < interval '0' or add_schedule.misfire_grace < interval '1 s' then
-        raise exception 'stagger and jitter: 0 or more; misfire_grace: 1 second or more'
+    if add_schedule.misfire_grace < interval '1 s' then
+        raise exception 'misfire_grace = %: 1 second or more, or null', add_schedule.misfire_grace
             using errcode = 'invalid_parameter_value';
     end if;
     select exists (select from jobd.put_schedules(jsonb_build_array(jsonb_build_object(
@@ -232,9 +245,11 @@ as $$
         select d.job_id, t.queue, t.kind, t.tenant_id, t.use_case, 'ready', t.priority, t.moment,
                t.moment + coalesce(t.delay_tolerance, '0'), t.delay_tolerance, t.deadline_policy, t.payload, t.max_attempts,
                t.backoff, t.timeout,
-               coalesce(t.headers, '{}') || jsonb_build_object('schedule', t.id, 'fire_at', t.moment),
+               coalesce(t.headers, '{}')
+           || jsonb_strip_nulls(jsonb_build_object('schedule', t.id, 'fire_at', t.moment,
+                                                   'last_success_at', greatest(t.last_success_at, e.last_success_at))),
                t.moment
-          from decided d join triggered t on t.id = d.schedule_id
+          from decided d join triggered t on t.id = d.schedule_id cross join lateral jobd.ended_runs(t.open_jobs) e
         returning id, queue
     )
     select made.id from made cross join lateral (select jobd.wake(array[made.queue])) woken

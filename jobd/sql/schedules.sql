@@ -5,10 +5,11 @@
 -- `fire`, one statement and one transaction, which holds only if the schedule is as it was read and the
 -- scheduler still leads.
 
--- name: put (schedules, replace, now)
+-- name: put (schedules, replace, since, now)
 -- Declare schedules, an array of JSON objects with the columns' names. Returns the ids that stand now as they were
--- given, and until when all has been decided.
-select schedule_id, decided_until from jobd.put_schedules($1::text::jsonb, $2::bool, $3::timestamptz)
+-- given, until when all has been decided, and who else declared them until now.
+select schedule_id, decided_until, taken_from
+  from jobd.put_schedules($1::text::jsonb, $2::bool, $3::timestamptz, $4::timestamptz)
 
 -- name: disown (owner, ids, now)
 -- Pause what this owner declared once and declares no more. Returns the ids.
@@ -61,14 +62,17 @@ select r.*, j.kind, j.state, coalesce(j.claimed_at, j.finished_at) as started_at
  order by r.fire_at desc limit $3::int
 
 -- name: due (count, now)
--- Schedules to look at, with the ids of their jobs that have not ended, the oldest first.
-select s.*, t.moment, array(select o.id from unnest(s.open_jobs) with ordinality as o (id, place)
-                             where o.id <> all (e.ids) order by o.place) as unfinished,
+-- Schedules to look at, with the ids of their jobs that have not ended, the oldest first. First what is new, then what
+-- is least overdue: it waits for no schedule with a long past to catch up with.
+select s.*, array(select o.id from unnest(s.open_jobs) with ordinality as o (id, place)
+                   where o.id <> all (e.ids) order by o.place) as unfinished,
        greatest(s.last_success_at, e.last_success_at) as succeeded_at
-  from (select coalesce($2::timestamptz, clock_timestamp()) as moment) t
-  join jobd.schedules s on s.due_at <= t.moment and s.paused_at is null
+  from (select s.*, t.moment
+          from (select coalesce($2::timestamptz, clock_timestamp()) as moment) t
+          join jobd.schedules s on s.due_at <= t.moment and s.paused_at is null
+         order by s.due_at > 'epoch', s.due_at desc limit $1::int) s
  cross join lateral jobd.ended_runs(s.open_jobs) e
- order by s.due_at limit $1::int
+ order by s.due_at > 'epoch', s.due_at desc
 
 -- name: settle ()
 -- Note which jobs of schedules have ended and succeeded, before the history forgets them. Returns how many schedules.
@@ -110,35 +114,36 @@ with upcoming as (
 )
 select case when declared and place <= $1::int then id end as id, min(due_at) as due_at from upcoming group by 1
 
--- name: fire (name, worker_id, term, ids, revisions, untils, dues, faults, run_counts, fired, open_jobs, last_successes, run_schedules, fire_ats, last_ats, counts, outcomes, reasons, job_ids, run_ats, headers, now)
+-- name: fire (name, worker_id, term, ids, revisions, untils, dues, faults, run_counts, fired, open_jobs, last_successes, queues, run_schedules, fire_ats, last_ats, counts, outcomes, reasons, job_ids, run_ats, headers, now)
 -- nowhere -> scheduled | ready, what was decided: one entry of the first arrays a schedule, one of the others an occurrence or a stretch. Nothing at
--- all unless worker $2 leads in this term; nothing of a schedule that changed since it was read. Returns the ids that moved
--- on.
+-- all unless worker $2 leads in this term; nothing of a schedule that changed since it was read, or that somebody else is changing
+-- now: whoever waits here would hold up every schedule. Returns the ids that moved on.
 with lead as materialized (
     select l.term from jobd.leader l
      where l.name = $1::text and l.worker_id = $2::uuid and l.term = $3::bigint
-       and l.lease_until >= coalesce($22::timestamptz, clock_timestamp())
+       and l.lease_until >= coalesce($23::timestamptz, clock_timestamp())
        for no key update
 ), same as materialized (
     select s.id
       from jobd.schedules s join unnest($4::text[], $5::bigint[]) as u (id, revision) on s.id = u.id
      where s.revision = u.revision and s.paused_at is null and exists (select from lead)
-     order by s.id for no key update of s
+     order by s.id for no key update of s skip locked
 ), moved as (
     update jobd.schedules s
        set decided_until = u.until, due_at = u.due, fault = u.fault, runs = s.runs + u.run_count,
            last_fire_at = coalesce(u.fired, s.last_fire_at), open_jobs = u.open_jobs::uuid[],
-           last_success_at = greatest(s.last_success_at, u.succeeded_at), revision = s.revision + 1
+           last_success_at = greatest(s.last_success_at, u.succeeded_at), queued_until = u.queue,
+           revision = s.revision + 1
       from same
       join unnest($4::text[], $6::timestamptz[], $7::timestamptz[], $8::text[], $9::int[], $10::timestamptz[],
-                  $11::text[], $12::timestamptz[])
-           as u (id, until, due, fault, run_count, fired, open_jobs, succeeded_at) on u.id = same.id
+                  $11::text[], $12::timestamptz[], $13::timestamptz[])
+           as u (id, until, due, fault, run_count, fired, open_jobs, succeeded_at, queue) on u.id = same.id
      where s.id = same.id
     returning s.*
 ), decided as (
     insert into jobd.schedule_runs (schedule_id, fire_at, last_at, count, outcome, reason, job_id)
     select u.schedule_id, u.fire_at, u.last_at, u.count, u.outcome, u.reason, u.job_id
-      from unnest($13::text[], $14::timestamptz[], $15::timestamptz[], $16::int[], $17::text[], $18::text[], $19::uuid[])
+      from unnest($14::text[], $15::timestamptz[], $16::timestamptz[], $17::int[], $18::text[], $19::text[], $20::uuid[])
            as u (schedule_id, fire_at, last_at, count, outcome, reason, job_id)
       join moved m on m.id = u.schedule_id
     on conflict do nothing
@@ -152,8 +157,8 @@ with lead as materialized (
            m.backoff, m.timeout, coalesce(m.headers, '{}') || u.headers::jsonb, t.moment
       from decided d
       join moved m on m.id = d.schedule_id
-      join unnest($19::uuid[], $20::timestamptz[], $21::text[]) as u (job_id, run_at, headers) on u.job_id = d.job_id
-     cross join (select coalesce($22::timestamptz, clock_timestamp()) as moment) t
+      join unnest($20::uuid[], $21::timestamptz[], $22::text[]) as u (job_id, run_at, headers) on u.job_id = d.job_id
+     cross join (select coalesce($23::timestamptz, clock_timestamp()) as moment) t
     returning queue, state
 ), woken as materialized (
     select jobd.wake(array_agg(distinct queue)) from made where state = 'ready'

@@ -341,6 +341,11 @@ SCHEDULES: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
             '"15m"',
         ),
     ),
+    "schedule-grace-zero": (schedule("@daily", misfire_grace="0s"), ("misfire_grace", "'0s'", "1s or more")),
+    "schedule-stagger": (schedule("@daily", stagger="2d"), ("stagger", "'2d'", "at most 1d")),
+    "schedule-far": (schedule("2150-01-01T00:00"), ("when", "'2150-01-01T00:00'", "more than 8 years")),
+    "zone-empty": (schedule("@daily", tz=""), ("tz", "''", "Europe/Berlin")),
+    "schedule-option-timezone": (schedule("@daily", timezone="UTC"), ("timezone", "did you mean tz")),
     "schedule-option": (
         schedule("@daily", jiter="5s"),
         (

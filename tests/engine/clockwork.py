@@ -10,7 +10,7 @@ from uuid import UUID
 from jobd.door import Link
 from jobd.engine.leader import NAME
 from jobd.engine.scheduler import Scheduler
-from jobd.events import Events, ScheduleDropped, ScheduleFaulty, ScheduleFired
+from jobd.events import Events, ScheduleDropped, ScheduleFaulty, ScheduleFired, ScheduleTaken
 from jobd.fleet import Fleet
 from jobd.ids import uuid7
 from jobd.store import Store
@@ -34,7 +34,7 @@ class Clockwork:
         self.term: int | None = None
         self.told: list[object] = []
         events = Events()
-        for type_ in (ScheduleFired, ScheduleFaulty, ScheduleDropped):
+        for type_ in (ScheduleFired, ScheduleFaulty, ScheduleDropped, ScheduleTaken):
             events.subscribe(type_, self.told.append)
         store = Store(link)
 

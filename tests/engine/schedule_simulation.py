@@ -52,7 +52,7 @@ class Process:
     async def look(self, now: datetime, *, stale: bool) -> None:
         """What a scheduler does when it wakes. A stale one does not hear that another one leads."""
         self.clockwork.now = now
-        await self.clockwork.scheduler._declare()
+        await self.clockwork.scheduler.declare(None)
         if stale and self.clockwork.term is not None:
             await self.clockwork.scheduler.once(self.clockwork.term)
         else:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from jobd.door import Database, Link
+from jobd.engine import scheduler
+from jobd.engine.decider import Decider
 from jobd.engine.leader import NAME
-from jobd.events import ScheduleDropped, ScheduleFaulty, ScheduleFired
+from jobd.engine.scheduler import REFUSED_PAUSE
+from jobd.errors import Refused
+from jobd.events import ScheduleDropped, ScheduleFaulty, ScheduleFired, ScheduleTaken
 from jobd.ids import uuid7
 from jobd.terms import terms
 from jobd.timetable import Terms
@@ -126,8 +131,8 @@ async def test_overlap_skip(clock: Clockwork):
 
 async def test_many_may_be_unfinished_and_no_more(clock: Clockwork):
     await clock.add("* * * * *", max_instances=25, catch_up="all")
-    await clock.after(24 * MINUTE)
-    await clock.after(2 * MINUTE)
+    await clock.after(25 * MINUTE)
+    await clock.after(MINUTE)
     assert [row[0] for row in await clock.history() if row[4] == "overlap"] == [26]
 
 
@@ -160,6 +165,65 @@ async def test_overlap_queue_waits_for_the_one_before(clock: Clockwork):
         await clock.after(2 * SECOND)
         assert await clock.fired() == seen
     assert len(await clock.history()) == 3
+
+
+async def test_with_overlap_queue_nothing_that_was_on_time_is_dropped(clock: Clockwork):
+    await clock.add("* * * * *", overlap="queue", misfire_grace="30s")
+    await clock.after(MINUTE)
+    for _ in range(40):
+        # Nobody finishes the first one for four minutes, while a scheduler looks every few seconds.
+        await clock.after(6 * SECOND)
+    ran = [1.0]
+    while len(ran) < 5:
+        await clock.end_jobs()
+        await clock.after(2 * SECOND)
+        ran.append(ran[-1] + 1)
+        assert await clock.fired() == ran
+    assert {row[3] for row in await clock.history()} == {"ran"}
+
+
+async def test_behind_a_queue_a_downtime_is_caught_up_as_the_schedule_says(clock: Clockwork):
+    await clock.add("* * * * *", overlap="queue")
+    await clock.after(MINUTE)
+    for _ in range(11):
+        await clock.after(6 * SECOND)
+    await clock.after(10 * MINUTE)
+    for _ in range(4):
+        await clock.end_jobs()
+        await clock.after(2 * SECOND)
+    assert await clock.history() == [
+        (1, 1, 1, "ran", None),
+        (2, 2, 1, "ran", None),
+        (3, 11, 9, "missed", "catch_up"),
+        (12, 12, 1, "ran", None),
+    ]
+
+
+async def test_a_queue_has_an_end(clock: Clockwork):
+    await clock.add("* * * * *", overlap="queue", cap=3)
+    for _ in range(80):
+        await clock.after(6 * SECOND)
+    dropped = [row for row in await clock.history() if row[3] == "skipped"]
+    assert sum(row[2] for row in dropped) == 4
+    assert {row[4] for row in dropped} == {"overlap"}
+    await clock.end_jobs()
+    await clock.after(2 * SECOND)
+    assert await clock.fired() == [1, 6]
+
+
+async def test_all_those_of_a_catch_up_run_one_after_the_other(clock: Clockwork):
+    await clock.add("* * * * *", catch_up="all")
+    await clock.after(3.5 * MINUTE)
+    for _ in range(4):
+        await clock.end_jobs()
+        await clock.after(2 * SECOND)
+    assert await clock.history() == [(n, n, 1, "ran", None) for n in (1, 2, 3)]
+
+
+async def test_a_replacement_is_the_newest_of_those_that_are_due(clock: Clockwork):
+    await clock.add("* * * * *", overlap="replace", catch_up="all")
+    await clock.after(3 * MINUTE)
+    assert [row[3] for row in await clock.history()] == ["skipped", "skipped", "ran"]
 
 
 async def test_overlap_replace_cancels_the_one_before(clock: Clockwork):
@@ -315,18 +379,78 @@ async def test_two_schedulers_that_race_make_one_job(clock: Clockwork, rival: Cl
     for n in range(20):
         await clock.add("* * * * *", f"s{n}", max_instances=1000)
     for _ in range(20):
-        moment = clock.now + MINUTE
+        clock.now = rival.now = clock.now + 54 * SECOND
         first, second = random.sample([clock, rival], 2)
-        # Both believe that they lead: only one of the terms holds.
-        first.term = first.term or 1
-        second.term = second.term or 1
-        await asyncio.gather(first.at(moment), second.at(moment))
+        # The first was taken for dead and does not know it: both believe that they lead.
+        assert await first.lead()
+        clock.now = rival.now = clock.now + 6 * SECOND
+        assert await second.lead()
+        assert first.term is not None and second.term is not None
+        await asyncio.gather(first.scheduler.once(first.term), second.scheduler.once(second.term))
+        await first.fleet.abdicate(NAME, second.worker_id)
     minutes = await query(
         clock.link, "select schedule_id, fire_at, count(*) as n from jobd.schedule_runs group by 1, 2"
     )
     assert len(minutes) == 400
     assert {row["n"] for row in minutes} == {1}
     assert await scalar(clock.link, "select count(*) from jobd.jobs") == 400
+
+
+async def test_one_that_somebody_is_changing_holds_up_no_other(clock: Clockwork, database_url: str):
+    for id in ("held", "s"):
+        await clock.add("* * * * *", id)
+    holder = await Database(database_url).connect()
+    try:
+        await holder.execute("begin")
+        await holder.execute("select from jobd.schedules where id = 'held' for update")
+        clock.now += MINUTE
+        await clock.lead()
+        assert clock.term is not None
+        pause = await clock.scheduler.once(clock.term)
+        assert await clock.fired("s") == [1]
+        # And it is no reason to look all the time.
+        assert pause == REFUSED_PAUSE
+    finally:
+        await holder.close()
+    await clock.after(SECOND)
+    assert await clock.fired("held") == [1]
+
+
+async def test_one_that_is_removed_and_added_anew_is_another_one(clock: Clockwork):
+    await clock.add("* * * * *")
+    await clock.after(MINUTE)
+    clock.now += MINUTE
+    (due,) = await clock.timetable.due(count=10, now=clock.now)
+    await clock.timetable.remove(["s"])
+    await clock.add("every 30s", anchor=BEGIN)
+    await clock.lead()
+    assert clock.term is not None
+    held = await clock.timetable.fire(
+        [Decider().decision(due)], name=NAME, worker_id=clock.worker_id, term=clock.term, now=clock.now
+    )
+    assert held == set()
+
+
+async def test_long_downtimes_of_many_are_caught_up_in_slices(
+    clock: Clockwork, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(scheduler, "SLICE_SECONDS", 0.0)
+    for n in range(5):
+        await clock.add("* * * * *", f"s{n}")
+    await clock.after(60 * MINUTE)
+    for n in range(5):
+        assert await clock.fired(f"s{n}") == [60]
+
+
+async def test_what_is_least_overdue_has_the_first_turn(clock: Clockwork):
+    await clock.add("0 * * * *", "old")
+    await clock.add("*/7 * * * *", "young")
+    await clock.at(clock.now)
+    due = await clock.timetable.due(count=1, now=BEGIN + 64 * MINUTE)
+    assert [each.entry.id for each in due] == ["old"]
+    await clock.add("* * * * *", "new")
+    due = await clock.timetable.due(count=3, now=BEGIN + 64 * MINUTE)
+    assert [each.entry.id for each in due] == ["new", "old", "young"]
 
 
 async def test_a_fire_and_a_deploy_do_not_lock_each_other_out(clock: Clockwork, rival: Clockwork):
@@ -366,7 +490,7 @@ async def test_what_changed_since_it_was_read_is_decided_anew(clock: Clockwork):
     clock.now += MINUTE
     (due,) = await clock.timetable.due(count=10, now=clock.now)
     await clock.add("0 0 1 1 *")
-    decision = clock.scheduler._decision(due)
+    decision = Decider().decision(due)
     assert len(decision.occurrences) == 1
     await clock.lead()
     assert clock.term is not None
@@ -379,21 +503,102 @@ async def test_what_changed_since_it_was_read_is_decided_anew(clock: Clockwork):
 
 async def test_what_is_no_longer_declared_is_paused_and_comes_back_with_its_declaration(link: Link):
     both = [terms(id, "* * * * *", "tick", owner="code", max_instances=10) for id in ("kept", "dropped")]
-    await Clockwork(link, declared={"code": both}).scheduler._declare()
+    await Clockwork(link, declared={"code": both}).scheduler.declare(None)
     later = Clockwork(link, declared={"code": both[:1]})
-    await later.scheduler._declare()
+    await later.scheduler.declare(None)
     assert later.told == [ScheduleDropped("dropped", "code")]
     entries = await later.timetable.schedules()
     assert [(entry.id, entry.paused_by) for entry in entries] == [("dropped", "deploy"), ("kept", None)]
-    await Clockwork(link, declared={"code": both}).scheduler._declare()
+    await Clockwork(link, declared={"code": both}).scheduler.declare(None)
     assert [entry.paused_by for entry in await later.timetable.schedules()] == [None, None]
 
 
 async def test_what_was_added_at_run_time_is_left_alone_by_a_deploy(clock: Clockwork, link: Link):
     await clock.add("* * * * *", "mine")
-    await Clockwork(link, declared={"code": []}).scheduler._declare()
+    await Clockwork(link, declared={"code": []}).scheduler.declare(None)
     entry = await clock.timetable.schedule("mine")
     assert entry is not None and entry.paused_at is None
+
+
+async def test_a_schedule_moves_between_owners_of_one_process_without_being_paused(link: Link):
+    clock = Clockwork(link, declared={"code:a": [terms("s", "0 3 * * *", "tick", owner="code:a", now=BEGIN)]})
+    await clock.scheduler.declare(None)
+    moved = Clockwork(
+        link,
+        declared={"code:a": [], "file:a": [terms("s", "0 3 * * *", "tick", owner="file:a", now=BEGIN)]},
+    )
+    moved.now = BEGIN + timedelta(hours=3, minutes=5)
+    await moved.scheduler.declare(None)
+    assert moved.told == []
+    await moved.at(moved.now)
+    assert await moved.fired() == [180]
+
+
+async def test_an_id_that_two_applications_declare_is_told(link: Link):
+    def declared(owner: str) -> Clockwork:
+        return Clockwork(link, declared={owner: [terms("s", "@daily", "tick", owner=owner, now=BEGIN)]})
+
+    await declared("code:a").scheduler.declare(None)
+    other = declared("code:b")
+    await other.scheduler.declare(None)
+    assert other.told == [ScheduleTaken("s", "code:b", "code:a")]
+    again = declared("code:b")
+    await again.scheduler.declare(None)
+    assert again.told == []
+
+
+async def test_who_begins_to_lead_declares_again(link: Link):
+    made = [terms("s", "@daily", "tick", owner="code", now=BEGIN)]
+    old = Clockwork(link, declared={"code": [*made, terms("x", "@daily", "tick", owner="code", now=BEGIN)]})
+    new = Clockwork(link, declared={"code": made})
+    await new.scheduler.declare(None)
+    await old.scheduler.declare(None)
+    await new.scheduler.declare(None)
+    assert [entry.paused_by for entry in await new.timetable.schedules()] == [None, None]
+    await new.scheduler.declare(7)
+    assert [entry.paused_by for entry in await new.timetable.schedules()] == [None, "deploy"]
+
+
+async def test_a_declaration_that_the_database_refuses_holds_up_no_other(link: Link):
+    good, bad = (terms(id, "@daily", "tick", owner="code", now=BEGIN) for id in ("good", "bad"))
+    clock = Clockwork(link, declared={"code": [replace(bad, overlap="?"), good]})
+    await clock.scheduler.declare(None)
+    assert [entry.id for entry in await clock.timetable.schedules()] == ["good"]
+    (told,) = clock.told
+    assert isinstance(told, ScheduleFaulty) and told.schedule_id == "bad"
+
+
+async def test_changed_at_run_time_it_stays_its_owners(clock: Clockwork, link: Link):
+    made = [terms("s", "@daily", "tick", owner="code", now=BEGIN)]
+    await Clockwork(link, declared={"code": made}).scheduler.declare(None)
+    await clock.add("@hourly")
+    entry = await clock.timetable.schedule("s")
+    assert entry is not None and (entry.owner, entry.expression) == ("code", "@hourly")
+
+
+async def test_one_that_had_ended_goes_on_from_now(clock: Clockwork):
+    await clock.add("* * * * *", ends_at=BEGIN + 2 * MINUTE, max_instances=10)
+    for _ in range(10):
+        await clock.after(MINUTE)
+    await clock.add("* * * * *", ends_at=BEGIN + 30 * MINUTE, max_instances=10)
+    await clock.after(MINUTE)
+    assert [row[0] for row in await clock.history()] == [1, 2, 11]
+
+
+async def test_another_start_loses_nothing_that_is_overdue(clock: Clockwork):
+    await clock.add("0 3 * * *", starts_at=BEGIN)
+    await clock.at(BEGIN + 179 * MINUTE)
+    clock.now += 6 * MINUTE
+    await clock.add("0 3 * * *", starts_at=BEGIN + MINUTE)
+    await clock.at(clock.now)
+    assert await clock.fired() == [180]
+
+
+@pytest.mark.parametrize("column", ["anchor", "starts_at", "ends_at"])
+async def test_a_time_that_python_does_not_know_is_refused_by_the_table(clock: Clockwork, column: str):
+    await clock.add("* * * * *")
+    with pytest.raises(Refused, match="schedules_times_check"):
+        await query(clock.link, f"update jobd.schedules set {column} = 'infinity'")
 
 
 async def test_declaring_the_same_again_changes_nothing(clock: Clockwork):

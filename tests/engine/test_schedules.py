@@ -12,6 +12,9 @@ from jobd import Jobs
 from jobd.door import Link
 from jobd.errors import ConfigError, HandlerError, ScheduleExists, ScheduleNotFound
 from jobd.events import JobFinished, ScheduleDropped
+from jobd.schedules import put_one
+from jobd.terms import terms
+from jobd.timetable import Timetable
 from tests.factories import query, scalar
 from tests.signals import eventually, expect
 
@@ -233,3 +236,54 @@ async def test_the_leader_is_not_alone_in_hearing_of_changes(jobs: Jobs, link: L
             link,
             f"insert into jobd.schedules ({columns}) values ('sql', 'api', 'every 1s', 'tick', now())",
         )
+
+
+async def test_a_moment_that_the_databases_clock_has_passed_occurs(jobs: Jobs, link: Link):
+    """The application's clock is behind: `terms` found it to be in the future, the database does not."""
+    now = datetime.now(UTC) - timedelta(minutes=10)
+    made = terms("s", now + timedelta(minutes=5), "tick", owner="api", now=now)
+    first = await put_one(Timetable(link), made, replace=False, now=now)
+    assert first == now + timedelta(minutes=5)
+
+    @jobs.handler("tick")
+    async def tick() -> None: ...
+
+    async with jobs.running(), expect(jobs.events, JobFinished, timeout=15):
+        pass
+
+
+async def test_an_interval_begins_with_the_databases_clock(link: Link):
+    now = datetime.now(UTC) - timedelta(minutes=10)
+    made = terms("s", "every 1m", "tick", owner="api", now=now)
+    assert await put_one(Timetable(link), made, replace=False, now=now) > datetime.now(UTC) - timedelta(
+        seconds=60
+    )
+
+
+async def test_what_nobody_has_looked_at_yet_shows_when_it_will_occur(jobs: Jobs):
+    first = await jobs.schedules.add("s", "0 0 1 1 *", "tick")
+    assert (await jobs.schedules.get("s")).due_at == first
+    assert [entry.due_at for entry in await jobs.schedules.list()] == [first]
+
+
+async def test_nobody_pauses_in_the_name_of_a_deploy(jobs: Jobs):
+    await jobs.schedules.add("s", "@daily", "tick")
+    with pytest.raises(ConfigError, match="by = 'deploy': is what a deploy says"):
+        await jobs.schedules.pause("s", by="deploy")
+
+
+async def test_a_date_of_the_code_may_be_over_and_a_typing_error_may_not(jobs: Jobs):
+    @jobs.cron("2020-01-01T00:00", id="once")
+    @jobs.cron("cron(0 0 1 1 ? 2020)", id="aws")
+    @jobs.handler("tick")
+    async def tick() -> None: ...
+
+    with pytest.raises(ConfigError, match="occurs first on 2150-01-01, more than 8 years ahead"):
+        jobs.cron("2150-01-01T00:00", id="far")(tick)
+
+
+async def test_a_payload_may_be_null(jobs: Jobs):
+    await jobs.schedules.add("s", "@daily", "tick", None)
+    made = terms("t", "@daily", "tick", owner="api", payload="null")
+    await put_one(jobs.schedules._timetable, made, replace=False, now=datetime.now(UTC))
+    assert (await jobs.schedules.get("t")).payload is None
