@@ -22,6 +22,7 @@ from jobd.door import Database, Link
 from jobd.engine.calling import Caller
 from jobd.engine.executor import Executor
 from jobd.engine.finisher import Finisher
+from jobd.engine.governing import Governing
 from jobd.engine.heartbeat import Heartbeat
 from jobd.engine.holdings import Holdings, Run, Stop
 from jobd.engine.judging import Judge
@@ -179,6 +180,7 @@ class Assembly:
                 notified=lambda: on_idle is None and notified(),
                 rng=self.rng,
             ),
+            governing=Governing(Fleet(link), queues=self.queues),
             executor=executor,
             registry=self.jobs.registry,
             lease=self.lease,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from jobd import sql
@@ -41,6 +42,14 @@ class RunningClaim:
     id: UUID
     claim_no: int
     cancel_requested: bool
+
+
+class Governed(NamedTuple):
+    """A queue under limits; whether because some jobs have a key or a use case, and whether any wait."""
+
+    queue: str
+    keyed: bool
+    waiting: bool
 
 
 class Fleet:
@@ -117,6 +126,15 @@ class Fleet:
         """
         (row,) = await self.door.fetch(BLOCKS["ensure_partitions"], days, now)
         return int(row["missing"])
+
+    async def governing(self, queues: Sequence[str]) -> list[Governed]:
+        """Which of these queues have jobs under limits that count over all daemons."""
+        rows = await self.door.fetch(BLOCKS["governing"], list(queues))
+        return [
+            Governed(row["queue"], row["keyed"], row["waiting"] or row["keyed"])
+            for row in rows
+            if row["governed"]
+        ]
 
     async def declare_queues(self, names: Sequence[str], keeps: Sequence[str]) -> None:
         """Let these queues be known, and what each keeps of its finished jobs: all, errors or nothing."""

@@ -50,6 +50,7 @@ MOVES: dict[str, Move] = {
     "expire": Move(WAITING, frozenset({JobState.DEAD})),
     "claim": Move(frozenset({JobState.READY}), RUNNING),
     "claim_victims": Move(frozenset({JobState.READY}), RUNNING),
+    "claim_governed": Move(frozenset({JobState.READY}), RUNNING),
     "succeed": Move(RUNNING, frozenset({JobState.SUCCEEDED})),
     "succeed_tersely": Move(RUNNING, frozenset({JobState.SUCCEEDED})),
     "finish": Move(RUNNING, WAITING | {JobState.CANCELLED, JobState.DEAD}),

@@ -138,6 +138,34 @@ class Store:
         )
         return _in_turn(rows)
 
+    async def claim_governed(
+        self,
+        worker_id: UUID,
+        *,
+        rooms: Mapping[str, int],
+        kind_rooms: Mapping[str, int],
+        suspects: int,
+        suspect_from: int,
+        now: datetime | None = None,
+    ) -> list[Claimed]:
+        """Claim ready jobs under limits that count over all daemons, at most `rooms[queue]` of each queue.
+
+        Of each kind in `kind_rooms` at most that many; of jobs that were there `suspect_from` times when a
+        worker died at most `suspects`.
+        """
+        rows = await self.door.fetch(
+            BLOCKS["claim_governed"],
+            worker_id,
+            [*rooms],
+            [*rooms.values()],
+            [*kind_rooms],
+            [*kind_rooms.values()],
+            suspects,
+            suspect_from,
+            now,
+        )
+        return _in_turn(rows)
+
     async def progress(self, id: UUID, claim_no: int, progress: str) -> bool:
         """Record how far a run is; False when the claim is lost."""
         return bool(await self.door.fetch(BLOCKS["progress"], id, claim_no, progress))

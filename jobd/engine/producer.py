@@ -19,6 +19,7 @@ from uuid import UUID
 
 from jobd.engine.executor import Executor
 from jobd.engine.floors import Floors
+from jobd.engine.governing import Governing
 from jobd.engine.lease import Lease
 from jobd.engine.recovery import Recovery
 from jobd.engine.rooms import Rooms
@@ -42,6 +43,7 @@ class Producer:
         store: Store,
         *,
         slumber: Slumber,
+        governing: Governing,
         executor: Executor,
         registry: Registry,
         lease: Lease,
@@ -54,6 +56,7 @@ class Producer:
         """`on_idle` is asked when nothing was found; its True ends the producer."""
         self._store = store
         self._slumber = slumber
+        self._governing = governing
         self._executor = executor
         self._slots = executor.slots
         self._registry = registry
@@ -119,7 +122,9 @@ class Producer:
                 self._rooms.forget()
                 continue
             if not more and not self._stopping:
-                await self._slumber.sleep(self._woken, at_most=self._until_victims())
+                await self._slumber.sleep(
+                    self._woken, at_most=min(self._until_victims(), self._governing.patience)
+                )
                 self._rooms.forget()
 
     async def _round(self) -> bool:
@@ -128,11 +133,55 @@ class Producer:
             self._starved = True
             return False
         worker_id = self._lease.worker_id
+        await self._governing.refresh()
         victims = await self._claim_victims(worker_id)
         rooms, limited_rooms, limited_kinds, full_kinds = self._ask()
         if self._victims_wait or not (rooms or limited_rooms):
             self._starved = True
             return False
+        asked = {queue: _least(rooms, limited_rooms, queue) for queue in rooms.keys() | limited_rooms.keys()}
+        governed = {
+            queue: rooms.pop(queue, 0) + limited_rooms.pop(queue, 0)
+            for queue in asked
+            if queue in self._governing
+        }
+        found = Counter[str]()
+        if governed:
+            found.update(await self._claim_governed(worker_id, governed))
+            asked |= dict.fromkeys(governed, 1)
+        if rooms or limited_rooms:
+            found.update(await self._claim_plain(worker_id, rooms, limited_rooms, limited_kinds, full_kinds))
+        self._rooms.learn(asked, found)
+        # Where victims came, or a suspect runs, there may be more of them; who ends may make room for a key.
+        self._starved = (
+            bool(full_kinds or governed)
+            or len(asked) < len(self._queues)
+            or bool(victims)
+            or self._suspect_ran
+        )
+        if victims and self._slots.free > 0:
+            return True
+        if self._slots.room > 0 and self._rooms.unseen(self._slots.queue_room):
+            return True
+        if self._slots.worth_a_claim and self._rooms.promising(self._slots.queue_room):
+            return True
+        if self._rooms.hungry:
+            # There is more, but nobody to run it: a slot that comes free will tell.
+            return False
+        once_more = await self._slumber.nod(found=found.total())
+        if once_more:
+            self._rooms.forget()
+        return once_more
+
+    async def _claim_plain(
+        self,
+        worker_id: UUID,
+        rooms: dict[str, int],
+        limited_rooms: dict[str, int],
+        limited_kinds: list[str],
+        full_kinds: list[str],
+    ) -> Counter[str]:
+        """Claim and start what is under no limit over all daemons; return how many came of each queue."""
         asked_at = time.monotonic()
         skipped = [*full_kinds, *self._resting()]
         if limited_rooms or skipped:
@@ -149,27 +198,22 @@ class Producer:
         )
         if not (limited_rooms or skipped) and self._floors.learn(rooms, floors, claims):
             self._woken.set()
-        found = Counter(claim.queue for claim in claims)
         await self._start(claims, worker_id, asked_at)
-        asked = rooms.keys() | limited_rooms.keys()
-        self._rooms.learn({queue: _least(rooms, limited_rooms, queue) for queue in asked}, found)
-        # Where victims came, or a suspect runs, there may be more of them.
-        self._starved = (
-            bool(full_kinds) or len(asked) < len(self._queues) or bool(victims) or self._suspect_ran
+        return Counter(claim.queue for claim in claims)
+
+    async def _claim_governed(self, worker_id: UUID, rooms: dict[str, int]) -> Counter[str]:
+        """The same for what is under such limits."""
+        asked_at = time.monotonic()
+        claims = await self._store.claim_governed(
+            worker_id,
+            rooms=rooms,
+            kind_rooms=self._kind_rooms() | dict.fromkeys(self._resting(), 0),
+            suspects=0 if self._slots.suspects else 1,
+            suspect_from=self._slots.suspect_from,
         )
-        if victims and self._slots.free > 0:
-            return True
-        if self._slots.room > 0 and self._rooms.unseen(self._slots.queue_room):
-            return True
-        if self._slots.worth_a_claim and self._rooms.promising(self._slots.queue_room):
-            return True
-        if self._rooms.hungry:
-            # There is more, but nobody to run it: a slot that comes free will tell.
-            return False
-        once_more = await self._slumber.nod(found=len(claims))
-        if once_more:
-            self._rooms.forget()
-        return once_more
+        self._suspect_ran |= any(claim.crashes >= self._slots.suspect_from for claim in claims)
+        await self._start(claims, worker_id, asked_at)
+        return Counter(claim.queue for claim in claims)
 
     async def _claim_victims(self, worker_id: UUID) -> list[Claimed]:
         """Now and then, before all others: claim and start what was there when a worker died.

@@ -97,6 +97,17 @@ insert into jobd.queues (name, keep)
 select distinct on (q.name) q.name, q.keep from unnest($1::text[], $2::text[]) as q (name, keep) order by q.name
 on conflict (name) do update set keep = excluded.keep where queues.keep <> excluded.keep
 
+-- name: governing (queues)
+-- Which of these queues have jobs under limits that count over all daemons, and whether any of those wait to run.
+select u.queue, w.waiting, w.keyed, coalesce(q.governed, false) or w.keyed or exists (select from jobd.tenants t where t.governed) as governed
+  from unnest($1::text[]) as u (queue)
+  left join jobd.queues q on q.name = u.queue
+ cross join lateral (
+       select exists (select from jobd.jobs r where r.queue = u.queue and r.state = 'ready' and r.crashes = 0
+                         and r.concurrency_key is null and r.use_case is null) as waiting,
+              exists (select from jobd.jobs r where r.queue = u.queue and r.state = 'ready'
+                         and (r.concurrency_key is not null or r.use_case is not null)) as keyed) w
+
 -- name: pause (queue, by)
 -- No daemon claims from this queue until it is resumed; what runs goes on.
 insert into jobd.queues (name, paused_at, paused_by) values ($1::text, clock_timestamp(), $2::text)

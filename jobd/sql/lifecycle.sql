@@ -109,12 +109,14 @@ update jobd.jobs j
                       as u (queue, room, limited, floor_priority, floor_deadline, floor_id)
                 where exists (select from jobd.workers w
                                where w.id = $1::uuid and w.lease_until > coalesce($10::timestamptz, now()))
-                  and not exists (select from jobd.queues p where p.name = u.queue and p.paused_at is not null)) q
+                  and not exists (select from jobd.queues p where p.name = u.queue and (p.paused_at is not null or p.governed))
+                  and not exists (select from jobd.tenants t where t.governed)) q
         cross join lateral (
               select both_parts.id
                 from (select * from (
                           select r.id from jobd.jobs r
                            where r.queue = q.queue and r.state = 'ready' and r.crashes = 0 and r.priority >= q.above
+                             and r.concurrency_key is null and r.use_case is null
                              and r.kind <> all ($6::text[]) and (q.limited or r.kind <> all ($5::text[]))
                              and (r.deadline_policy = 'run' or r.delay_tolerance is null
                                   or r.deadline_at >= coalesce($10::timestamptz, now()))
@@ -127,6 +129,7 @@ update jobd.jobs j
                            where r.queue = q.queue and r.state = 'ready' and r.crashes = 0
                              and r.priority = q.floor_priority
                              and (r.deadline_at, r.id) >= (q.floor_deadline, q.floor_id)
+                             and r.concurrency_key is null and r.use_case is null
                              and r.kind <> all ($6::text[]) and (q.limited or r.kind <> all ($5::text[]))
                              and (r.deadline_policy = 'run' or r.delay_tolerance is null
                                   or r.deadline_at >= coalesce($10::timestamptz, now()))
@@ -150,10 +153,12 @@ update jobd.jobs j
              from (select u.queue, u.room from unnest($2::text[], $3::int[]) as u (queue, room)
                     where exists (select from jobd.workers w
                                    where w.id = $1::uuid and w.lease_until > coalesce($7::timestamptz, now()))
-                      and not exists (select from jobd.queues p where p.name = u.queue and p.paused_at is not null)) q
+                      and not exists (select from jobd.queues p where p.name = u.queue and (p.paused_at is not null or p.governed))
+                  and not exists (select from jobd.tenants t where t.governed)) q
             cross join lateral (
                   select r.id from jobd.jobs r
                    where r.queue = q.queue and r.state = 'ready' and r.crashes > 0 and r.crashes < $6::int
+                     and r.concurrency_key is null and r.use_case is null
                      and r.kind <> all ($4::text[])
                      and (r.deadline_policy = 'run' or r.delay_tolerance is null
                           or r.deadline_at >= coalesce($7::timestamptz, now()))
@@ -165,10 +170,12 @@ update jobd.jobs j
                     where $5::int > 0 and u.room > 0
                       and exists (select from jobd.workers w
                                    where w.id = $1::uuid and w.lease_until > coalesce($7::timestamptz, now()))
-                      and not exists (select from jobd.queues p where p.name = u.queue and p.paused_at is not null)) q
+                      and not exists (select from jobd.queues p where p.name = u.queue and (p.paused_at is not null or p.governed))
+                  and not exists (select from jobd.tenants t where t.governed)) q
             cross join lateral (
                   select r.id from jobd.jobs r
                    where r.queue = q.queue and r.state = 'ready' and r.crashes > 0 and r.crashes >= $6::int
+                     and r.concurrency_key is null and r.use_case is null
                      and r.kind <> all ($4::text[])
                      and (r.deadline_policy = 'run' or r.delay_tolerance is null
                           or r.deadline_at >= coalesce($7::timestamptz, now()))
@@ -179,6 +186,14 @@ update jobd.jobs j
 returning j.id, j.claim_no, j.queue, j.kind, j.tenant_id, j.use_case, j.priority, j.run_at, j.deadline_at,
           j.delay_tolerance, j.deadline_policy, j.payload, j.attempt, j.max_attempts, j.crashes, j.generation,
           j.created_at, j.claimed_at, j.backoff, j.timeout, j.headers
+
+-- name: claim_governed (worker_id, queues, rooms, kinds, kind_rooms, suspects, suspect_from, now)
+-- ready -> running, for jobs under limits that count over all daemons: of a queue, a key, a use case, a tenant. Of
+-- each queue at most its room, of each of these kinds at most its own; what may be suspect as above.
+select j.id, j.claim_no, j.queue, j.kind, j.tenant_id, j.use_case, j.priority, j.run_at, j.deadline_at,
+       j.delay_tolerance, j.deadline_policy, j.payload, j.attempt, j.max_attempts, j.crashes, j.generation,
+       j.created_at, j.claimed_at, j.backoff, j.timeout, j.headers
+  from jobd.claim_governed($1::uuid, $2::text[], $3::int[], $4::text[], $5::int[], $6::int, $7::int, $8::timestamptz) j
 
 -- name: progress (id, claim_no, progress)
 -- running, unchanged. No row: the claim is lost.

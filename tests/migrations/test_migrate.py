@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (6, "6693c0f25bc97805")
+FUNCTIONS = (7, "225a29c363dc1447")
 
 
 if TYPE_CHECKING:
