@@ -71,6 +71,13 @@ create table jobd.rates (
 
 comment on column jobd.rates.spent_until is 'when all that was started would have been, one after the other at the rate';
 
+create table jobd.turns (
+    queue text primary key,
+    after text not null
+);
+
+comment on table jobd.turns is 'up to which key the keys of a queue with a long backlog were looked through';
+
 -- Ready jobs that have a key or a use case are left out of the plain claim, and found by these; those of a tenant also
 -- by theirs. A job with none of them pays for none.
 drop index jobd.jobs_ready;
@@ -79,6 +86,10 @@ create index jobs_ready on jobd.jobs (queue, priority desc, deadline_at, id)
 create index jobs_keyed on jobd.jobs (queue, priority desc, deadline_at, id)
     where state = 'ready' and (concurrency_key is not null or use_case is not null);
 create index jobs_key on jobd.jobs (concurrency_key, id) where concurrency_key is not null;
+create index jobs_key_ready on jobd.jobs (queue, concurrency_key, priority desc, deadline_at, id)
+    where state = 'ready' and concurrency_key is not null;
+create index jobs_use_case_ready on jobd.jobs (queue, use_case, priority desc, deadline_at, id)
+    where state = 'ready' and use_case is not null;
 create index jobs_fair on jobd.jobs (queue, tenant_id, priority desc, deadline_at, id)
     where state = 'ready' and tenant_id is not null;
 
@@ -91,7 +102,7 @@ begin
           from pg_class c cross join aclexplode(c.relacl) a left join pg_roles r on r.oid = a.grantee
          where c.oid = 'jobd.jobs'::regclass and a.grantee <> c.relowner
     loop
-        execute format('grant %s on jobd.tenants, jobd.kinds, jobd.use_cases, jobd.rates to %s', held.privilege_type, held.role);
+        execute format('grant %s on jobd.tenants, jobd.kinds, jobd.use_cases, jobd.rates, jobd.turns to %s', held.privilege_type, held.role);
     end loop;
 end
 $$;

@@ -267,6 +267,45 @@ async def test_in_a_fair_queue_jobs_without_a_tenant_are_one_more(door: Link, st
     assert Counter(claim.tenant_id for claim in claims) == {"t": 5, None: 6}
 
 
+FILL = (
+    "insert into jobd.jobs (id, queue, kind, state, priority, run_at, deadline_at, deadline_policy, payload,"
+    " created_at, {column}) select jobd.uuid7(), 'default', 'noop', 'ready', 0, now() - interval '1 hour',"
+    " now() - interval '1 hour', 'run', '{{}}', now(), {value} from generate_series(1, $1) n"
+)
+
+
+@pytest.mark.parametrize("column", ["concurrency_key", "use_case", "tenant_id"])
+async def test_behind_a_long_backlog_others_run(door: Link, store: Store, worker: UUID, column: str):
+    await limit(door, "tenants", "full", max_running=2)
+    await limit(door, "use_cases", "full", max_running=1)
+    await query(door, FILL.format(column=column, value="'full'"), 3000)
+    for n in range(3):
+        await make_job(door, **{column: f"other{n}"})
+    claims = await governed(store, worker, 20)
+    keys = await query(
+        door, f"select {column} as key from jobd.jobs where id = any ($1)", [claim.id for claim in claims]
+    )
+    assert {row["key"] for row in keys} == {"full", "other0", "other1", "other2"}
+
+
+async def test_all_keys_of_a_long_backlog_have_their_turn(door: Link, store: Store, worker: UUID):
+    await query(door, FILL.format(column="concurrency_key", value="'full'"), 500)
+    await query(door, FILL.format(column="concurrency_key", value="'k' || lpad(n::text, 4, '0')"), 2500)
+    await query(
+        door,
+        "update jobd.jobs set deadline_at = deadline_at - interval '1 hour' where concurrency_key = 'full'",
+    )
+    seen = 0
+    for _ in range(80):
+        claims = await governed(store, worker, 50)
+        seen += len(claims)
+        await finish(store, claims)
+        # More of the same, in front of all others.
+        await query(door, "update jobd.jobs set priority = 1 where concurrency_key = 'full'")
+    assert await scalar(door, "select count(*) from jobd.jobs where concurrency_key <> 'full'") == 0
+    assert seen > 2500
+
+
 @pytest.fixture
 async def rivals(database_url: str) -> AsyncIterator[list[Store]]:
     links = [Link(Database(database_url)) for _ in range(4)]

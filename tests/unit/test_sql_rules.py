@@ -125,7 +125,7 @@ def test_jobd_is_named_wherever_it_is_meant(file: str, block: Block):
     """Nothing depends on the search path of a connection."""
     tables = (
         "jobs|job_history|tombstones|all_jobs|workers|queues|leader|schema_version|schedules|schedule_runs"
-        "|tenants|kinds|use_cases|rates"
+        "|tenants|kinds|use_cases|rates|turns"
     )
     assert not re.search(rf"\b(from|join|into|update|only)\s+({tables})\b", statement(block))
 
