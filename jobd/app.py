@@ -21,6 +21,7 @@ from jobd.options import EnqueueOptions, JobOptions
 from jobd.payload import encode_payload
 from jobd.pool import Pool
 from jobd.registry import Function, Middleware, Registry
+from jobd.standing import Explanation
 
 if TYPE_CHECKING:
     from jobd.ids import IdSequence
@@ -262,6 +263,10 @@ class Jobs:
     async def get(self, id: UUID | str) -> Job:
         """One job. Raises JobNotFound."""
         return await self.client.get(id)
+
+    async def explain(self, id: UUID | str) -> Explanation:
+        """Why a job is where it is: what holds it up, the firmest reason first. Raises JobNotFound."""
+        return await self.client.explain(id)
 
     async def wait(self, id: UUID | str, *, timeout: float | str | timedelta | None = None) -> Job:
         """Wait until a job has ended. Raises WaitTimeout, JobNotFound."""

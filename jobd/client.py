@@ -39,6 +39,7 @@ from jobd.pool import Pool
 from jobd.portions import Portions
 from jobd.reader import Reader
 from jobd.registry import Handler, Registry, check_name
+from jobd.standing import Explanation
 from jobd.store import Store
 
 Kind = str | Callable[..., Any] | Handler
@@ -142,6 +143,10 @@ class Client:
     async def get(self, id: JobId) -> Job:
         """The job as it is now. Raises JobNotFound."""
         return await Reader(self._door).get(job_id(id))
+
+    async def explain(self, id: JobId) -> Explanation:
+        """Why the job is where it is, the firmest reason first. Raises JobNotFound."""
+        return await Reader(self._door).explain(job_id(id))
 
     async def wait(self, id: JobId, *, timeout: Duration | None = None) -> Job:
         """The job once it has ended: succeeded, cancelled or dead.

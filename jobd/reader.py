@@ -16,6 +16,7 @@ from jobd import sql
 from jobd.door import Executes, Record
 from jobd.errors import JobNotFound
 from jobd.job import Job, JobState
+from jobd.standing import Explanation, Standing, ended, reasons
 from jobd.timetable import Outlook
 
 BLOCKS = sql.blocks("reading")
@@ -65,6 +66,7 @@ class Worker:
 
 
 JOB_COLUMNS = tuple(field.name for field in fields(Job))
+STANDING_COLUMNS = tuple(field.name for field in fields(Standing))
 WORKER_COLUMNS = tuple(field.name for field in fields(Worker))
 
 
@@ -80,6 +82,33 @@ class Reader:
         if not rows:
             raise JobNotFound(id)
         return _job(rows[0])
+
+    async def standing(self, id: UUID, *, now: datetime | None = None) -> Standing | None:
+        """What decides when a waiting or running job goes on; None for any other id."""
+        rows = await self.door.fetch(BLOCKS["standing"], id, now)
+        if not rows:
+            return None
+        facts = {name: rows[0][name] for name in STANDING_COLUMNS if name != "error"}
+        return Standing(**facts, error=_decoded(rows[0]["error"]) if rows[0]["error"] else None)
+
+    async def explain(self, id: UUID) -> Explanation:
+        """Why a job is where it is. Raises JobNotFound."""
+        standing = await self.standing(id)
+        if standing is None:
+            job = await self.get(id)
+            if job.finished_at is not None:
+                return Explanation(id=id, state=job.state, queue=job.queue, kind=job.kind, reasons=ended(job))
+            # It came back meanwhile, by a retry.
+            standing = await self.standing(id)
+            if standing is None:
+                raise JobNotFound(id)
+        return Explanation(
+            id=id,
+            state=JobState(standing.state),
+            queue=standing.queue,
+            kind=standing.kind,
+            reasons=reasons(standing),
+        )
 
     async def state_of(self, id: UUID) -> JobState:
         """Where a job is. Raises JobNotFound."""

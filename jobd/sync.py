@@ -191,6 +191,7 @@ class SyncClient:
     enqueue_many = blocking(Client.enqueue_many)
     get = blocking(Client.get)
     wait = blocking(Client.wait)
+    explain = blocking(Client.explain)
     cancel = blocking(Client.cancel)
     retry = blocking(Client.retry)
     reschedule = blocking(Client.reschedule)

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from jobd.cli import check, demo, enqueue, health, jobs, migrate, moves, queues, run, schedules, workers
+from jobd.cli import (
+    check,
+    demo,
+    enqueue,
+    explain,
+    health,
+    jobs,
+    migrate,
+    moves,
+    queues,
+    run,
+    schedules,
+    workers,
+)
 from jobd.cli.shape import Verb, Verbs
 
 app = typer.Typer(
@@ -45,6 +58,7 @@ VERBS: dict[str, list[Callable[..., None]]] = {
         enqueue.enqueue,
         jobs.list_,
         jobs.show,
+        explain.explain,
         moves.cancel,
         moves.retry,
         moves.reschedule,
