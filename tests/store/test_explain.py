@@ -111,23 +111,11 @@ async def test_another_of_its_key_is_before_it(door: Link, reader: Reader, worke
 
 
 @pytest.mark.parametrize(
-    ("table", "columns", "limited", "why", "text"),
+    ("table", "columns", "why", "what"),
     [
-        (
-            "use_cases (name, max_running)",
-            {"use_case": "x"},
-            True,
-            Why.USE_CASE_FULL,
-            "use case x has 1 of 1 running",
-        ),
-        (
-            "tenants (id, max_running)",
-            {"tenant_id": "x"},
-            True,
-            Why.TENANT_FULL,
-            "tenant x has 1 of 1 running",
-        ),
-        ("queues (name, max_running)", {"queue": "x"}, True, Why.QUEUE_FULL, "queue x has 1 of 1 running"),
+        ("use_cases (name, max_running)", {"use_case": "x"}, Why.USE_CASE_FULL, "use case"),
+        ("tenants (id, max_running)", {"tenant_id": "x"}, Why.TENANT_FULL, "tenant"),
+        ("queues (name, max_running)", {"queue": "x"}, Why.QUEUE_FULL, "queue"),
     ],
 )
 async def test_a_limit_is_reached(
