@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 
@@ -54,7 +55,8 @@ async def test_a_context_tells_what_was_enqueued(jobs: Jobs):
     assert (ctx.tags, ctx.meta, ctx.fire_at, ctx.deadline) == (["a", "b"], {"k": 1}, None, None)
     assert ctx.idempotency_key == f"{job.id}:0"
     assert ctx.run_at == job.run_at
-    assert ctx.times_out_at - job.claimed_at == pytest.approx(timedelta(seconds=90), abs=timedelta(seconds=1))
+    assert job.claimed_at is not None
+    assert timedelta(seconds=90) <= ctx.times_out_at - job.claimed_at < timedelta(seconds=120)
 
 
 async def test_progress_is_written_at_most_once_a_second(jobs: Jobs, link: Link):
