@@ -8,13 +8,15 @@ import math
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
 from jobd import Jobs, JobState
-from jobd.door import Link
-from jobd.engine.finisher import Finisher
+from jobd.door import Database, Link
+from jobd.engine.finisher import BATCH_ROWS, Finisher
 from jobd.engine.holdings import Holdings, Run
 from jobd.events import Events, JobFinished, RunStale
 from jobd.job import FinishedRun
@@ -22,7 +24,7 @@ from jobd.reader import Reader
 from jobd.store import Store
 from tests.engine.running import ran
 from tests.factories import claimed, make_job, make_jobs, query
-from tests.signals import expect
+from tests.signals import eventually, expect
 
 
 class Desk:
@@ -31,20 +33,40 @@ class Desk:
     def __init__(self, link: Link) -> None:
         self.events = Events()
         self.holdings = Holdings()
+        self.flushes = self.returns = 0
         self.finisher = Finisher(
-            Store(link), holdings=self.holdings, events=self.events, rng=random.Random(1)
+            Store(link),
+            holdings=self.holdings,
+            events=self.events,
+            rng=random.Random(1),
+            durable=self._durable,
+            returned=self._returned,
         )
 
-    def put(self, id: UUID, *, claim_no: int = 1, state: JobState = JobState.SUCCEEDED, **fields) -> None:
+    def _durable(self) -> None:
+        self.flushes += 1
+
+    def _returned(self) -> None:
+        self.returns += 1
+
+    def put(
+        self,
+        id: UUID,
+        *,
+        claim_no: int = 1,
+        state: JobState = JobState.SUCCEEDED,
+        outcome: str = "succeeded",
+        task: asyncio.Task[None] | None = None,
+        **fields,
+    ) -> None:
         run = Run(claimed(id=id, claim_no=claim_no))
+        run.task = task
         self.holdings.add(run)
-        self.finisher.put(run, FinishedRun(id=id, claim_no=claim_no, state=state, **fields), "succeeded")
+        self.finisher.put(run, FinishedRun(id=id, claim_no=claim_no, state=state, **fields), outcome)
 
 
 @pytest.fixture
 async def desk(database_url: str) -> AsyncIterator[Desk]:
-    from jobd.door import Database
-
     link = Link(Database(database_url))
     async with running(Desk(link)) as desk:
         yield desk
@@ -139,6 +161,75 @@ async def test_what_is_cut_off_is_written_again_and_counted_as_ended_once(desk: 
     assert {event.id for event in finished.events} == set(ids)
     assert len(finished.events) == 20
     assert len(await query(link, "select from jobd.job_history where state = 'succeeded'")) == 20
+
+
+@pytest.mark.parametrize(("count", "kilobytes"), [(BATCH_ROWS + 1, 0), (3, 1_900)])
+async def test_more_than_one_flush_may_hold_is_written_in_two(
+    desk: Desk, link: Link, count: int, kilobytes: int
+):
+    ids = await make_jobs(link, count, state="running")
+    async with expect(desk.events, JobFinished, count=count):
+        for id in ids:
+            desk.put(id, result=json.dumps("x" * 1_000 * kilobytes))
+    written = await query(link, "select count(distinct xmin::text) as transactions from jobd.job_history")
+    assert written[0]["transactions"] == 2
+
+
+async def test_what_is_being_written_is_not_durable_and_is_kept_when_the_writing_ends(
+    database_url: str, direct_database_url: str, link: Link
+):
+    own = Link(Database(database_url))
+    desk = Desk(own)
+    ids = await make_jobs(link, 3, state="running")
+    holder = await asyncpg.connect(direct_database_url)
+    async with holder.transaction():
+        await holder.execute("select from jobd.jobs for update")
+        async with running(desk):
+            for id in ids:
+                desk.put(id)
+            await eventually(lambda: query(link, "select 1 from pg_locks where not granted"))
+            assert len(desk.finisher) == 3
+        assert len(desk.finisher) == 3
+    await holder.close()
+    await own.close()
+
+
+async def test_only_a_run_that_began_has_a_duration(desk: Desk, link: Link):
+    ended = asyncio.create_task(asyncio.Event().wait())
+    ended.cancel()
+    began, never = await make_jobs(link, 2, state="running")
+    async with expect(desk.events, JobFinished, count=2) as finished:
+        desk.put(began, task=ended)  # type: ignore[arg-type]
+        desk.put(never, state=JobState.DEAD, outcome="expired")
+    seconds = {event.id: event.run_seconds for event in finished.events}
+    assert seconds[never] is None
+    assert seconds[began] is not None
+
+
+async def test_a_claim_that_goes_back_is_no_end_unless_its_job_was_cancelled_meanwhile(
+    desk: Desk, link: Link
+):
+    back = await make_job(link, state="running")
+    cancelled = await make_job(link, state="running", cancel_requested_at=datetime.now(UTC))
+    async with expect(desk.events, JobFinished) as finished:
+        for id in (back, cancelled):
+            desk.put(id, state=JobState.READY, outcome="not_started")
+    assert await desk.finisher.drained(10)
+    assert [(event.id, event.state) for event in finished.events] == [(cancelled, "cancelled")]
+    assert (await Reader(link).get(back)).state is JobState.READY
+    assert desk.returns == 1
+    # Told once, and not again with whatever ends next.
+    desk.put(await make_job(link, state="running"))
+    assert await desk.finisher.drained(10)
+    assert (desk.returns, desk.flushes) == (1, 2)
+
+
+async def test_a_job_that_is_only_cancelled_frees_nothing_for_others(desk: Desk, link: Link):
+    id = await make_job(link, state="running", cancel_requested_at=datetime.now(UTC))
+    async with expect(desk.events, JobFinished, id=id, state="cancelled"):
+        desk.put(id, state=JobState.READY, outcome="not_started")
+    assert await desk.finisher.drained(10)
+    assert desk.returns == 0
 
 
 async def test_drained_tells_whether_everything_is_durable(desk: Desk, link: Link):
