@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 
 from jobd import pool as jobd_pool
 from jobd.door import Database, Link
+from jobd.errors import DatabaseUnavailable, Refused
 from jobd.pool import Pool
 from jobd.sql import Block
 from tests.factories import query
@@ -16,6 +18,7 @@ from tests.signals import eventually
 
 WHO = Block("test", (), "select pg_backend_pid() as pid, current_setting('work_mem') as memory")
 LOCK = Block("test", (), "select pg_advisory_lock(1)")
+STANDBY = Block("test", (), "do $$ begin raise sqlstate '25006'; end $$")
 OTHERS = (
     "select count(pg_terminate_backend(pid)) from pg_stat_activity"
     " where datname = current_database() and application_name = 'pooled' and pid <> pg_backend_pid()"
@@ -84,6 +87,29 @@ async def test_connections_that_were_cut_while_at_hand_are_missed_by_nobody(pool
         await eventually(known)
     async with pool.connection() as one, pool.connection() as other:
         assert await one.fetchval("select 1") == await other.fetchval("select 1") == 1
+
+
+async def test_a_call_that_fails_costs_no_connection(pool: Pool):
+    for _ in range(pool.size):
+        with pytest.raises(Refused):
+            await pool.fetch(Block("test", (), "select 1 / 0"))
+    await pool.fetch(WHO)
+
+
+@pytest.mark.parametrize("own", [True, False])
+async def test_who_meets_a_standby_uses_no_connection_of_before(pool: Pool, own: bool):
+    async def pids() -> set[int]:
+        return {rows[0]["pid"] for rows in await asyncio.gather(pool.fetch(WHO), pool.fetch(WHO))}
+
+    before = await pids()
+    assert len(before) == 2
+    with pytest.raises((DatabaseUnavailable, asyncpg.ReadOnlySQLTransactionError)):
+        if own:
+            async with pool.connection() as connection:
+                await connection.execute(STANDBY.text)
+        else:
+            await pool.fetch(STANDBY)
+    assert not await pids() & before
 
 
 async def test_what_is_not_needed_goes_back(pool: Pool, monkeypatch: pytest.MonkeyPatch):
