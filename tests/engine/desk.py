@@ -1,4 +1,4 @@
-"""A finisher without a daemon: verdicts are put, and it writes while it runs."""
+"""A finisher without a daemon: verdicts are put, and it writes. Its queue `terse` keeps no success."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class Desk:
             holdings=self.holdings,
             events=self.events,
             rng=random.Random(1),
+            terse_queues=("terse",),
             durable=self._durable,
             returned=self._returned,
         )
@@ -44,13 +45,14 @@ class Desk:
         self,
         id: UUID,
         *,
+        queue: str = "default",
         claim_no: int = 1,
         state: JobState = JobState.SUCCEEDED,
         outcome: str = "succeeded",
         task: asyncio.Task[None] | None = None,
         **fields,
     ) -> None:
-        run = Run(claimed(id=id, claim_no=claim_no))
+        run = Run(claimed(id=id, claim_no=claim_no, queue=queue))
         run.task = task
         self.holdings.add(run)
         self.finisher.put(run, FinishedRun(id=id, claim_no=claim_no, state=state, **fields), outcome)

@@ -137,6 +137,16 @@ async def test_what_is_being_written_is_not_durable_and_is_kept_when_the_writing
     await own.close()
 
 
+async def test_what_is_kept_and_what_is_not_may_end_together(desk: Desk, link: Link):
+    queues = ["default", "terse"] * 3
+    ids = [await make_job(link, state="running", queue=queue) for queue in queues]
+    async with expect(desk.events, JobFinished, count=6):
+        for id, queue in zip(ids, queues, strict=True):
+            desk.put(id, queue=queue)
+    assert {row["id"] for row in await query(link, "select id from jobd.job_history")} == set(ids[::2])
+    assert {row["id"] for row in await query(link, "select id from jobd.tombstones")} == set(ids[1::2])
+
+
 async def test_only_a_run_that_began_has_a_duration(desk: Desk, link: Link):
     ended = asyncio.create_task(asyncio.Event().wait())
     ended.cancel()
