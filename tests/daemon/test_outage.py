@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.daemon.board import Board, board_on
-from tests.daemon.daemons import Daemons, daemons_on
+from tests.daemon.board import Board
+from tests.daemon.daemons import Daemons
 from tests.daemon.outage import outage, prepare
 from tests.postgres import PostgresServer
 from tests.signals import eventually
 
 
 @pytest.fixture
-def own_database_url(own_postgres: PostgresServer) -> str:
+def database_url(own_postgres: PostgresServer) -> str:
     return prepare(own_postgres)
 
 
 @pytest.fixture
-async def daemons(own_database_url: str) -> AsyncIterator[Daemons]:
-    async with daemons_on(own_database_url) as daemons:
-        yield daemons
-
-
-@pytest.fixture
-async def board(own_database_url: str) -> AsyncIterator[Board]:
-    async with board_on(own_database_url) as board:
-        yield board
+def direct_database_url(database_url: str) -> str:
+    return database_url
 
 
 async def test_an_immediate_restart_under_load_loses_no_job_and_ends_each_once(
