@@ -219,12 +219,13 @@ def _fill(store: PostgresStore, owner: str, schedules: Iterator[Written]) -> Non
     with (
         store.connection.cursor() as cursor,
         cursor.copy(
-            "copy jobd.schedules (owner, kind, decided_until, id, expression, time_zone, seconds) from stdin"
+            "copy jobd.schedules (owner, kind, payload, decided_until, id, expression, time_zone, seconds)"
+            " from stdin"
         ) as rows,
     ):
         now = datetime.now(UTC)
         for written in schedules:
-            rows.write_row((owner, "noop", now, *written))
+            rows.write_row((owner, "noop", '{"n": 0}', now, *written))
 
 
 @contextmanager
