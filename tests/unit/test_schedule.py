@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 
@@ -155,6 +156,18 @@ def test_h_takes_its_place_from_the_id_and_stays_there():
     assert len(minutes) > 45
     days = {fires("0 12 H * *", 1, id=f"job-{number}")[0] for number in range(200)}
     assert (min(days), max(days)) == ("01-01 12:00", "01-28 12:00")
+
+
+def test_the_same_wrong_field_is_told_of_each_expression():
+    for text in ("61 0 * * *", "61 1 * * *"):
+        with pytest.raises(ConfigError, match=f"minute of schedule '{re.escape(text)}'"):
+            Schedule.parse(text)
+
+
+def test_schedules_that_share_their_days_keep_their_times():
+    after = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    hours = [Schedule.parse(f"0 {hour} 13 * FRI").next_after(after) for hour in range(24)]
+    assert hours == [datetime(2026, 1, 2, hour, tzinfo=UTC) for hour in range(24)]
 
 
 def test_h_keeps_to_its_range_and_its_step():
