@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -93,7 +95,10 @@ class Cron:
 
         time = say()
         of_month = "" if day.every else say(of_month=day.spoken).removeprefix(f"{time}, ")
-        of_week = "" if weekday.every else say(of_week=weekday.spoken).removeprefix(f"{time}, ")
+        of_week = ""
+        if not weekday.every:
+            each = weekday.spoken.split(",") if re.search("[#L]", weekday.spoken) else [weekday.spoken]
+            of_week = _together([say(of_week=part).removeprefix(f"{time}, ") for part in each])
         # The library joins the two kinds of days in its own ways; cron wants either or both.
         if self._either:
             days = f"{of_month}, or {of_week.removeprefix('only ')}" if of_month and of_week else ""
@@ -103,6 +108,15 @@ class Cron:
             days = of_month or of_week
         rest = say(month=month.spoken, years=year.spoken if year else "*").removeprefix(time)
         return (f"{time}, {days}" if days else time) + rest
+
+
+def _together(days: Sequence[str]) -> str:
+    """`on the first Friday of the month` and its like, in one; the library would lose which of them."""
+    if len(days) == 1:
+        return days[0]
+    named = [day.removeprefix("on ").removesuffix(" of the month") for day in days]
+    listed = " and ".join(named) if len(named) == 2 else f"{', '.join(named[:-1])}, and {named[-1]}"
+    return f"on {listed} of the month"
 
 
 def _next_of(side: Any, after: datetime) -> datetime | None:
