@@ -70,11 +70,9 @@ class DaemonCondition:
         self._schedules: int | None = None
         self.slots = 0
 
-    def show(
-        self, executor: Executor, producer: Producer | None, notifier: Notifier | None, *, slots: int
-    ) -> None:
+    def show(self, executor: Executor, producer: Producer | None, *, slots: int) -> None:
         """This process is a worker: tell about its parts too."""
-        self.executor, self.producer, self.notifier, self.slots = executor, producer, notifier, slots
+        self.executor, self.producer, self.slots = executor, producer, slots
 
     def stalled(self) -> str | None:
         """Why a restart is due."""

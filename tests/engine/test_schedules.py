@@ -10,8 +10,9 @@ import pytest
 
 from jobd import Jobs
 from jobd.door import Link
+from jobd.engine import scheduler
 from jobd.errors import ConfigError, HandlerError, ScheduleExists, ScheduleNotFound
-from jobd.events import JobFinished, ScheduleDropped
+from jobd.events import JobFinished, LeaderChanged, ListenerChanged, ScheduleDropped, ScheduleFired
 from tests.factories import query, scalar
 from tests.signals import eventually, expect
 
@@ -220,16 +221,36 @@ def test_two_schedules_of_one_handler_need_ids():
         jobs.cron("0 3 * * *")(nightly)
 
 
-async def test_the_leader_is_not_alone_in_hearing_of_changes(jobs: Jobs, link: Link):
-    """Whoever adds a schedule in SQL is heard, too."""
-
+async def test_a_schedule_that_nobody_tells_of_is_found_all_the_same(jobs: Jobs, link: Link):
     @jobs.handler("tick")
     async def tick() -> None: ...
 
     columns = "id, owner, expression, kind, decided_until"
-    async with jobs.running(), expect(jobs.events, JobFinished, timeout=15):
+    async with jobs.running(notify="off"), expect(jobs.events, JobFinished, timeout=15):
         await eventually(lambda: scalar(link, "select count(*) from jobd.leader"))
         await query(
             link,
             f"insert into jobd.schedules ({columns}) values ('sql', 'api', 'every 1s', 'tick', now())",
         )
+
+
+@pytest.mark.parametrize("roles", [["scheduler"], ["worker", "scheduler"]], ids="+".join)
+async def test_a_schedule_added_elsewhere_is_heard_of(
+    jobs: Jobs, link: Link, direct_database_url: str, monkeypatch: pytest.MonkeyPatch, roles: list[str]
+):
+    jobs.overrides["database_url"] = direct_database_url  # no pooler lets it hear
+    # Nothing is found by looking around.
+    monkeypatch.setattr(scheduler, "LONGEST_SLEEP", 600.0)
+    heard: list[object] = []
+    for type_ in (ListenerChanged, LeaderChanged):
+        jobs.events.subscribe(type_, heard.append)
+    async with jobs.running(roles=roles, notify="on"):
+        await eventually(lambda: {type(each) for each in heard} == {ListenerChanged, LeaderChanged})
+        for n in range(3):
+            moment = datetime.now(UTC) + timedelta(milliseconds=200)
+            async with expect(jobs.events, ScheduleFired, schedule_id=f"here-{n}"):
+                await jobs.schedules.add(f"here-{n}", moment, "tick")
+            async with expect(jobs.events, ScheduleFired, schedule_id=f"sql-{n}"):
+                await query(
+                    link, "select jobd.add_schedule($1::text, 'every 1s', 'tick', max_runs => 1)", f"sql-{n}"
+                )
