@@ -40,7 +40,7 @@ from jobd.listener import Listener
 from jobd.partitions import drop_partition
 from jobd.reader import Reader
 from jobd.registry import Handler
-from jobd.served import file_schedules
+from jobd.served import code_schedules, file_schedules
 from jobd.store import Store
 from jobd.timetable import Timetable
 
@@ -62,7 +62,7 @@ class Assembly:
         self.roles = tuple(roles)
         self.queues = tuple(queues)
         self.declared = {
-            jobs.owner: jobs.declared_schedules,
+            jobs.owner: code_schedules(jobs),
             f"file:{jobs.module}": file_schedules(jobs, settings),
         }
         # Subscriptions made here end with the daemon; the application's own stay.

@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from jobd import Jobs
 from jobd.door import Link
 from jobd.engine import scheduler
-from jobd.errors import ConfigError, HandlerError, ScheduleExists, ScheduleNotFound
+from jobd.errors import ConfigError, HandlerError, PayloadError, ScheduleExists, ScheduleNotFound
 from jobd.events import JobFinished, LeaderChanged, ListenerChanged, ScheduleDropped, ScheduleFired
 from tests.factories import query, scalar
 from tests.signals import eventually, expect
@@ -115,6 +116,41 @@ async def test_a_schedule_of_the_settings_has_to_fit_the_code(
     with pytest.raises(ConfigError, match=re.escape(told)):
         async with jobs.running():
             pass
+
+
+async def test_a_schedule_of_the_code_has_to_fit_its_handler(database_url: str):
+    jobs = Jobs(database_url)
+
+    @jobs.every("15m", id="often")
+    async def ping(host: str) -> None: ...
+
+    told = "payload of schedule 'often' = '***': payload $.host: missing, expected"
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        async with jobs.running():
+            pass
+
+
+async def test_a_schedule_needs_no_payload_for_what_is_a_resource(jobs: Jobs):
+    class Address(BaseModel):
+        host: str
+
+    jobs.resource(Address, Address(host="here"))
+    jobs.overrides["schedules"] = [{"id": "nightly", "when": MIDNIGHT, "kind": "ping"}]
+
+    @jobs.every("15m")
+    async def ping(address: Address) -> None: ...
+
+    async with jobs.running():
+        await eventually(jobs.schedules.list)
+
+
+async def test_what_is_added_has_to_fit_its_handler(jobs: Jobs):
+    @jobs.handler("ping")
+    async def ping(host: str) -> None: ...
+
+    with pytest.raises(PayloadError, match=re.escape("payload $.host: missing")):
+        await jobs.schedules.add("often", "every 15m", "ping")
+    assert await jobs.schedules.list() == []
 
 
 async def test_add_get_list_and_remove(jobs: Jobs):
