@@ -54,6 +54,9 @@ async def test_the_lead_goes_to_another_while_handlers_still_end(
     await eventually(lambda: board.query("select from jobd.leader where lease_until = '-infinity'"))
     assert daemon.alive
     assert await board.count("running") == 1
+    async with httpx.AsyncClient() as client:
+        told = (await client.get(f"{daemon.address}/readyz")).json()["scheduler"]
+    assert (told["running"], told["lead"], told["reason"]) == (False, "follower", "shutting down")
     gate.touch()
     assert await daemon.ended() == 0
     await assert_nothing_left(board)
