@@ -170,11 +170,19 @@ def test_the_history_tells_what_became_of_each_job(shell: str) -> None:
     said = ("job_id", "job_type", "outcome", "reason", "success", "error_message")
     assert [newest[name] for name in said] == [waiting, "report", "ran", "triggered", None, None]
     assert [oldest[name] for name in said] == [failed, "report", "ran", None, False, "ValueError: no rows"]
-    assert newest["completed_at"] is None
-    assert oldest["completed_at"] is not None
+    assert (newest["started_at"], newest["completed_at"]) == (None, None)
+    assert oldest["started_at"] <= oldest["completed_at"]
     table = jobd("schedules", "history", "nightly").out
     assert all(word in table for word in (waiting, "triggered", failed, "dead"))
     assert len(jobd("schedules", "history", "nightly", "--count", 1, "--json").json) == 1
+
+
+def test_a_job_that_never_started_has_no_start_in_the_history(shell: str) -> None:
+    jobd(*NIGHTLY)
+    jobd("cancel", jobd("schedules", "trigger", "nightly").word, "--reason", "not today")
+    (told,) = jobd("schedules", "history", "nightly", "--json").json
+    assert (told["started_at"], told["success"], told["error_message"]) == (None, False, "not today")
+    assert told["completed_at"] is not None
 
 
 def test_a_stretch_of_missed_occurrences_is_one_line(shell: str) -> None:
