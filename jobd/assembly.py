@@ -19,7 +19,7 @@ from jobd.door import Database, Link
 from jobd.engine.holdings import Holdings
 from jobd.engine.lease import Lease
 from jobd.events import Events
-from jobd.served import file_schedules
+from jobd.served import code_schedules, file_schedules
 
 if TYPE_CHECKING:
     from jobd.settings import Settings
@@ -37,7 +37,7 @@ class Assembly:
         self.roles = tuple(roles)
         self.queues = tuple(queues)
         self.declared = {
-            jobs.owner: jobs.declared_schedules,
+            jobs.owner: code_schedules(jobs),
             f"file:{jobs.module}": file_schedules(jobs, settings),
         }
         # Subscriptions made here end with the daemon; the application's own stay.

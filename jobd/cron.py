@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -115,7 +116,10 @@ class Cron:
 
         time = say()
         of_month = "" if day.every else say(of_month=day.spoken).removeprefix(f"{time}, ")
-        of_week = "" if weekday.every else say(of_week=weekday.spoken).removeprefix(f"{time}, ")
+        of_week = ""
+        if not weekday.every:
+            each = weekday.spoken.split(",") if re.search("[#L]", weekday.spoken) else [weekday.spoken]
+            of_week = _together([say(of_week=part).removeprefix(f"{time}, ") for part in each])
         # The library joins the two kinds of days in its own ways; cron wants either or both.
         if self._either:
             days = f"{of_month}, or {of_week.removeprefix('only ')}" if of_month and of_week else ""
@@ -130,6 +134,15 @@ class Cron:
 def _above(values: Sequence[int], value: int) -> int | None:
     """The first of rising values that is greater."""
     return next((each for each in values if each > value), None)
+
+
+def _together(days: Sequence[str]) -> str:
+    """`on the first Friday of the month` and its like, in one; the library would lose which of them."""
+    if len(days) == 1:
+        return days[0]
+    named = [day.removeprefix("on ").removesuffix(" of the month") for day in days]
+    listed = " and ".join(named) if len(named) == 2 else f"{', '.join(named[:-1])}, and {named[-1]}"
+    return f"on {listed} of the month"
 
 
 # Most schedules share their days, and all of them today.

@@ -138,12 +138,11 @@ class _Reading:
             raise _Wrong(text, "mixes plain days with # or L; make it two schedules")
         every = len(values) == rules.last - rules.first + 1
         listed = ["*"] if every else [*map(str, sorted(values)), *dict.fromkeys(special)]
-        return Values(
-            ",".join(listed),
-            ",".join(spoken),
-            starred=text.startswith("*"),
-            numbers=tuple(sorted(values)),
-        )
+        if len(parts) > 1 and any("/" in said for said in spoken):
+            # "Every 10 minutes and 5 minutes" is no English.
+            spoken = [str(value) for value in sorted(values)]
+        said = "*" if every else ",".join(dict.fromkeys(",".join(spoken).split(",")))
+        return Values(",".join(listed), said, starred=text.startswith("*"), numbers=tuple(sorted(values)))
 
     def _part(self, part: str) -> tuple[list[int], list[str], str]:
         """The values of one part, those that are no numbers, and how to say it."""
@@ -183,6 +182,8 @@ class _Reading:
                 high = rules.last
             elif written[2]:
                 high = self._number(written[2], part)
+                if rules is YEAR and high < low:
+                    raise _Wrong(part, f"has a range that does not rise; write it like {high}-{low}")
                 if low == high and written[1] != written[2]:  # 0-7 in day-of-week
                     low, high = rules.first, rules.last
         step = self._step(part, written[3])

@@ -167,23 +167,25 @@ class Daemon:
                     end=shutdown.without_loop,
                 )
                 control.spawn("last resort", self._last_resort.run)
-            if "worker" in self.roles or "scheduler" in self.roles:
+            works = "worker" in self.roles or "scheduler" in self.roles
+            if works:
                 control.spawn("maintenance", self._control_roles.maintenance(on_staged=self._on_work).run)
+            scheduler = None
             if leader is not None:
                 scheduler = self._control_roles.scheduler(leader)
                 control.spawn("leader", leader.run)
                 control.spawn("scheduler", scheduler.run)
             if "worker" in self.roles:
                 claiming = self._start_claiming(tasks, executor)
-                if self.settings.notify and not self.until_idle:
-                    self._notifier = self._control_roles.notifier(
-                        on_work=self._on_work,
-                        on_cancel=lambda job_id: self._on_cancel(heartbeat, job_id),
-                        on_schedules=scheduler.wake if scheduler is not None else lambda: None,
-                    )
-                    control.spawn("notifier", self._notifier.run)
-                condition.show(executor, self._producer, self._notifier, slots=self.settings.concurrency)
-            condition.leader, condition.scheduler = leader, scheduler
+                condition.show(executor, self._producer, slots=self.settings.concurrency)
+            if works and self.settings.notify and not self.until_idle:
+                self._notifier = self._control_roles.notifier(
+                    on_work=self._on_work,
+                    on_cancel=lambda job_id: self._on_cancel(heartbeat, job_id),
+                    on_schedules=scheduler.wake if scheduler is not None else lambda: None,
+                )
+                control.spawn("notifier", self._notifier.run)
+            condition.notifier, condition.leader, condition.scheduler = self._notifier, leader, scheduler
             if self.http is not None:
                 control.spawn("http", self.http.run)
             self.log.info(

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from jobd.cli import check, demo, enqueue, health, jobs, migrate, moves, queues, run, schedules, workers
+from jobd.cli import (
+    check,
+    demo,
+    enqueue,
+    health,
+    jobs,
+    migrate,
+    moves,
+    queues,
+    run,
+    schedules,
+    terms,
+    workers,
+)
 from jobd.cli.shape import Verb, Verbs
 
 app = typer.Typer(
@@ -55,7 +68,7 @@ VERBS: dict[str, list[Callable[..., None]]] = {
 QUEUE_VERBS: list[Callable[..., None]] = [queues.list_, queues.pause, queues.resume]
 SCHEDULE_VERBS: list[Callable[..., None]] = [
     schedules.list_,
-    schedules.add,
+    terms.add,
     schedules.remove,
     schedules.pause,
     schedules.resume,

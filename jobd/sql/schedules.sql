@@ -55,7 +55,7 @@ select * from jobd.schedules
 
 -- name: occurrences (id, before, count)
 -- The newest occurrences first, with the jobs that they became.
-select r.*, j.kind, j.state, coalesce(j.claimed_at, j.finished_at) as started_at, j.finished_at, j.reason as job_reason,
+select r.*, j.kind, j.state, j.claimed_at as started_at, j.finished_at, j.reason as job_reason,
        j.errors #> '{-1}' as error
   from jobd.schedule_runs r left join jobd.all_jobs j on j.id = r.job_id
  where r.schedule_id = $1::text and r.fire_at < coalesce($2::timestamptz, 'infinity')

@@ -138,10 +138,20 @@ async def test_readiness_tells_that_the_schedules_cannot_be_looked_at(
     daemon = await daemons.start()
     async with httpx.AsyncClient(base_url=daemon.address) as client:
 
-        async def scheduler() -> dict[str, Any]:
-            return (await client.get("/readyz")).json()["scheduler"]
+        async def answer() -> dict[str, Any]:
+            return (await client.get("/readyz")).json()
 
+        await eventually(answer, until=lambda told: told["scheduler"]["running"])
         async with outage(own_postgres, seconds=0):
-            told = await eventually(scheduler, until=lambda told: not told["running"])
-            assert "failed (" in told["reason"] or "stand for election (" in told["reason"]
-        assert await eventually(scheduler, until=lambda told: told["running"], timeout=30)
+            told = await eventually(answer, until=lambda told: not told["scheduler"]["running"])
+            assert told["scheduler"]["reason"]
+            # Also when it has no lease any more, and so asks nothing of the database.
+            told = await eventually(answer, until=lambda told: "no heartbeat" in str(told["reasons"]))
+            assert told["scheduler"] == {
+                "running": False,
+                "lead": "follower",
+                "schedules": 0,
+                "reason": told["scheduler"]["reason"],
+            }
+            assert "no heartbeat was confirmed for" in told["scheduler"]["reason"]
+        await eventually(answer, until=lambda told: told["scheduler"]["running"], timeout=30)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.daemon.board import Board
 from tests.daemon.daemons import Daemons
+from tests.signals import eventually
 
 
 async def assert_nothing_left(board: Board) -> None:
@@ -37,6 +38,27 @@ async def test_handlers_may_end_within_the_grace_while_nothing_new_is_claimed(
     assert await daemon.ended() == 0
     assert await board.runs(ids) == dict.fromkeys(ids, 1)
     assert (await board.row(left.id))["claim_no"] == 0
+    await assert_nothing_left(board)
+
+
+async def test_the_lead_goes_to_another_while_handlers_still_end(
+    daemons: Daemons, board: Board, tmp_path: Path
+):
+    daemon = await daemons.start(shutdown_grace="5m")
+    gate = tmp_path / "gate"
+    job = await board.jobs.enqueue("wait", {"path": str(gate)})
+    await board.in_state(job.id, "running")
+    await eventually(lambda: board.query("select from jobd.leader where lease_until > now()"))
+    daemon.terminate()
+    # Given up, not run out.
+    await eventually(lambda: board.query("select from jobd.leader where lease_until = '-infinity'"))
+    assert daemon.alive
+    assert await board.count("running") == 1
+    async with httpx.AsyncClient() as client:
+        told = (await client.get(f"{daemon.address}/readyz")).json()["scheduler"]
+    assert (told["running"], told["lead"], told["reason"]) == (False, "follower", "shutting down")
+    gate.touch()
+    assert await daemon.ended() == 0
     await assert_nothing_left(board)
 
 

@@ -239,6 +239,20 @@ async def declared_twice(jobs: Jobs) -> None:
 
 SCHEDULES["schedule-declared-twice"] = (declared_twice, ("schedules[0].id", "'resize'", "another id"))
 
+
+async def declared_misfit(jobs: Jobs) -> None:
+    @jobs.every("15m", id="often")
+    def other(key: str) -> None: ...
+
+    async with jobs.running():
+        pass
+
+
+SCHEDULES["schedule-declared-payload"] = (
+    declared_misfit,
+    ("payload of schedule 'often'", "'***'", "$.key: missing", "takes the keys key"),
+)
+
 REFUSED = PAYLOADS | OPTIONS | HANDLERS | SCHEDULES
 
 

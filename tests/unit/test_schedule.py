@@ -201,6 +201,21 @@ def test_places_that_h_chose_never_move():
         ("cron(0 8 ? * MON 2027)", "At 08:00, only on Monday, only in 2027 (UTC)"),
         ("every 90m", "Every 1h30m, counted from 1970-01-01 00:00:00 UTC"),
         ("2026-07-01T08:00", "Once, at 2026-07-01 08:00:00 (UTC)"),
+        (
+            "0 0 * * MON-WED#1",
+            "At 00:00, on the first Monday, the first Tuesday, and the first Wednesday of the month (UTC)",
+        ),
+        ("0 0 * * FRI#1,FRI#3", "At 00:00, on the first Friday and the third Friday of the month (UTC)"),
+        ("0 0 * * L5,FRI#1", "At 00:00, on the last Friday and the first Friday of the month (UTC)"),
+        ("0 0 * * 0#1,7#1", "At 00:00, on the first Sunday of the month (UTC)"),
+        (
+            "0 0 1 * 5#1,1#1",
+            "At 00:00, on day 1 of the month, or on the first Friday and the first Monday of the month (UTC)",
+        ),
+        ("*,5 * * * *", "Every minute (UTC)"),
+        ("0 *,3 * * *", "Every hour (UTC)"),
+        ("0 0 1-31 1-12,*/2 *", "At 00:00 (UTC)"),
+        ("*/20,5 * * * *", "At 0, 5, 20, and 40 minutes past the hour (UTC)"),
     ],
 )
 def test_a_schedule_says_in_words_what_it_means(text: str, words: str):
