@@ -20,7 +20,7 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The schedule's id.")]
 When = Annotated[
     str, typer.Argument(metavar="WHEN", help='"30 2 * * *", "every 15m", "rate(5 minutes)" or an instant.')
 ]
-Zone = Annotated[str, occurs("--tz", metavar="ZONE", help="Of its clock, like Europe/Berlin.")]
+Zone = Annotated[str, occurs("--tz", "--timezone", metavar="ZONE", help="Of its clock, like Europe/Berlin.")]
 Dst = Annotated[str, occurs("--dst", metavar="RULE", help="When clocks change: debian, skip or both.")]
 Seconds = Annotated[
     str | None,
