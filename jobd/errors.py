@@ -84,7 +84,8 @@ class ScheduleExists(JobdError):
     def __init__(self, schedule_id: str) -> None:
         self.schedule_id = schedule_id
         super().__init__(
-            f"schedule {schedule_id!r} exists already: replace it (replace=True, --replace), or choose another id"
+            f"schedule {schedule_id!r} exists already: replace it (replace=True, --replace), "
+            "or choose another id"
         )
 
 
