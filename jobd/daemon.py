@@ -170,7 +170,6 @@ class Daemon:
             works = "worker" in self.roles or "scheduler" in self.roles
             if works:
                 control.spawn("maintenance", self._control_roles.maintenance(on_staged=self._on_work).run)
-            scheduler = None
             if leader is not None:
                 scheduler = self._control_roles.scheduler(leader)
                 control.spawn("leader", leader.run)

@@ -87,7 +87,7 @@ with ended as materialized (
     select s.id, e.ids, e.last_success_at
       from jobd.schedules s cross join lateral jobd.ended_runs(s.open_jobs) e
      where s.open_jobs <> '{}' and e.ids <> '{}'
-     order by s.id for no key update of s
+     order by s.id for no key update of s skip locked
 ), settled as (
     update jobd.schedules s
        set open_jobs = array(select o.id from unnest(s.open_jobs) with ordinality as o (id, place)

@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (6, "a3bd5fe4348450b7")
+FUNCTIONS = (6, "bc80c82ccd2bfa67")
 
 
 if TYPE_CHECKING:
