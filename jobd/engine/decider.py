@@ -21,8 +21,8 @@ from jobd.schedule import Schedule
 from jobd.terms import parsed
 from jobd.timetable import Decision, DueSchedule, Occurrence, ScheduleEntry
 
-# How soon to look again where an occurrence waits for the one before it: after a sixtieth of the time that it has
-# waited, within these.
+# How soon to look again where an occurrence waits for the one before it: after a sixtieth of the time
+# that it has waited, within these.
 QUEUE_LOOK = timedelta(seconds=1)
 QUEUE_LOOK_MOST = timedelta(seconds=60)
 # Parsed schedules that are kept.
@@ -122,7 +122,7 @@ def _from_queue(due: DueSchedule, schedule: Schedule, first: datetime, room: int
 
 
 def _next_look(due: DueSchedule, oldest: datetime, begin: int) -> datetime:
-    """When to look for room for the oldest that waits: who ends tells nobody. `begin` is how many begin now."""
+    """When to look for room for the oldest that waits: who ends tells nobody. `begin` of them begin now."""
     waited = min(max((due.moment - oldest) / 60, QUEUE_LOOK), QUEUE_LOOK_MOST)
     return due.moment + max(waited, due.entry.stagger * begin)
 
