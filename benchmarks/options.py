@@ -13,6 +13,7 @@ from benchmarks.venvs import ROOT
 
 WORKLOADS = (
     *("drain", "latency", "steady", "producers", "backlog", "snapshot", "bulk", "processes", "growth"),
+    "schedules",
 )
 QUICK_SECONDS = 300
 
@@ -43,6 +44,10 @@ class Sizes:
     growth_few: int = 1_000
     growth_many: int = 10_000_000
     growth_finished: int = 5_000_000
+    schedules: int = 10_000
+    schedules_at_once: int = 1_000
+    schedules_idle_seconds: float = 30
+    schedules_spread_seconds: float = 60
     pairs: int = 10
 
 
@@ -62,6 +67,10 @@ QUICK = Sizes(
     fleet_jobs=20_000,
     growth_many=200_000,
     growth_finished=100_000,
+    schedules=1_000,
+    schedules_at_once=100,
+    schedules_idle_seconds=5,
+    schedules_spread_seconds=10,
     pairs=0,
 )
 

@@ -61,6 +61,18 @@ COLUMNS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("many_us", "us a job with many", ",.1f"),
         ("ratio", "many to few", ".2f"),
     ),
+    "schedules": (
+        ("schedules", "schedules", ",.0f"),
+        ("at_once", "in one minute", ",.0f"),
+        ("minute_seconds", "until the last is committed s", ".2f"),
+        ("minute_inserted_seconds", "inserted s", ".2f"),
+        ("late_p50_ms", "spread: late p50 ms", ".1f"),
+        ("late_p99_ms", "p99 ms", ".1f"),
+        ("late_most_ms", "most ms", ".1f"),
+        ("idle_percent", "idle CPU %", ".2f"),
+        ("idle_database_percent", "database idle CPU %", ".2f"),
+        ("look_seconds", "first look s", ".1f"),
+    ),
 }
 
 

@@ -81,10 +81,6 @@ class Postgres:
         """For sessions of this database that begin from now on."""
         self._admin.execute(f"alter database {database} set log_min_duration_statement = {0 if on else -1}")
 
-    @property
-    def bin(self) -> Path:
-        return self._server.binaries
-
     def pgbench(self, *arguments: str) -> str:
         """What pgbench prints."""
         server = ("-h", str(self._server.sockets), "-p", str(PORT), "-U", SUPERUSER)

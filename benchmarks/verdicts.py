@@ -238,6 +238,18 @@ def verdicts(results: Results) -> list[Verdict]:
             (f"growth: {name} within 1.3x{_grown(results)}", at_most(1.3, results.walk(f"growth {name}")))
             for name in ("claim", "stage", "finish", "rescue", "prune")
         ),
+        (
+            "schedules: 1,000 of 10,000 in one minute are jobs within 2 s",
+            by_medians(value_at_most(2, median("schedules", "minute_seconds"), " s")),
+        ),
+        (
+            "schedules: p99 of the lateness of 1,000 over a minute at most 50 ms",
+            by_medians(value_at_most(50, median("schedules", "late_p99_ms"), " ms")),
+        ),
+        (
+            "schedules: at most 1 % of a core while none of 10,000 occurs",
+            by_medians(value_at_most(1, median("schedules", "idle_percent"), " %")),
+        ),
     ]
     return [Verdict(bar, measured, judgement) for bar, (measured, judgement) in judged]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Unpack
@@ -127,6 +127,11 @@ class Jobs:
             )
         self._resources[type_] = value
 
+    @property
+    def resource_types(self) -> Collection[type]:
+        """The types given by `resource`; which ones a lifespan yields is known once it runs."""
+        return self._resources.keys()
+
     @asynccontextmanager
     async def opened_resources(self) -> AsyncIterator[Mapping[type, Any]]:
         """All resources, for as long as the block lasts."""
@@ -150,7 +155,7 @@ class Jobs:
         doubts = {}
         for handler in self.registry:
             try:
-                handler.prepare(self._resources.keys())
+                handler.prepare(self.resource_types)
             except HandlerError as error:
                 if not self._lifespans:
                     raise
@@ -210,7 +215,7 @@ class Jobs:
                 registry=self.registry,
                 max_payload=settings.max_payload,
                 events=self.events,
-                resource_types=self._resources.keys(),
+                resource_types=self.resource_types,
             )
         return self._client
 

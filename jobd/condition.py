@@ -30,6 +30,7 @@ STALLED_SECONDS = 120.0
 STUCK_SECONDS = 10.0
 # Schedules that have a series of their own.
 NEAREST = 20
+STOPPING = "shutting down"
 
 
 class DaemonCondition:
@@ -70,11 +71,9 @@ class DaemonCondition:
         self._schedules: int | None = None
         self.slots = 0
 
-    def show(
-        self, executor: Executor, producer: Producer | None, notifier: Notifier | None, *, slots: int
-    ) -> None:
+    def show(self, executor: Executor, producer: Producer | None, *, slots: int) -> None:
         """This process is a worker: tell about its parts too."""
-        self.executor, self.producer, self.notifier, self.slots = executor, producer, notifier, slots
+        self.executor, self.producer, self.slots = executor, producer, slots
 
     def stalled(self) -> str | None:
         """Why a restart is due."""
@@ -85,15 +84,8 @@ class DaemonCondition:
     async def unready(self) -> list[str]:
         """Why a job could not run to its end now."""
         if self._stopping():
-            return ["shutting down"]
-        reasons = []
-        age = self._lease.age
-        if not self._lease.valid:
-            reasons.append(
-                "no heartbeat was confirmed yet"
-                if age is None
-                else f"no heartbeat was confirmed for {age:.0f} s"
-            )
+            return [STOPPING]
+        reasons = [self._without_lease()] if not self._lease.valid else []
         if self.producer is not None and self._lease.valid:
             idle = time.monotonic() - self.producer.turned_at
             if idle > self._stale_claim:
@@ -159,6 +151,10 @@ class DaemonCondition:
             "scheduler": self._scheduling(),
         }
 
+    def _without_lease(self) -> str:
+        age = self._lease.age
+        return f"no heartbeat was confirmed {'yet' if age is None else f'for {age:.0f} s'}"
+
     def _scheduling(self) -> dict[str, Any]:
         """Whether schedules fire from here, or would; how many there are is as `unready` found it."""
         reason: str | None = "this process has not the role scheduler"
@@ -168,6 +164,10 @@ class DaemonCondition:
             stuck = f"it has not turned for {idle:.0f} s" if idle > STUCK_SECONDS else None
             # A follower never looks at the schedules: that it may come to lead is what it does for them.
             unelected = self.leader.problem if self.leader is not None else None
-            reason = self.scheduler.problem or unelected or stuck
+            if not self._lease.valid:
+                # Nor does it ask the database then, so that nothing fails.
+                unelected = f"{self._without_lease()}, and without a lease it cannot lead"
+            stopping = STOPPING if self._stopping() else None
+            reason = stopping or self.scheduler.problem or unelected or stuck
             lead = "leader" if self.leader is not None and self.leader.term is not None else "follower"
         return {"running": reason is None, "lead": lead, "schedules": self._schedules, "reason": reason}

@@ -3,9 +3,10 @@
     heartbeat, its watch   lease, fence                 always
     last resort            an end without the work loop a process of its own
     pulse                  how late the work loop is    always
-    notifier               hints                        worker
+    notifier               hints                        worker, scheduler
     maintenance            stage, expire, rescue        worker, scheduler
     leader                 partitions, pruning          scheduler
+    scheduler              jobs of schedules            scheduler
     http                   probes, metrics              http
 
 They end in the order of the daemon's shutdown: everything else first, the heartbeat after the last

@@ -6,14 +6,18 @@ whose version is pinned: a schedule must not move because a library was upgraded
 
 Day-of-month and day-of-week combine as in Debian's cron: where one of them begins with `*`, a day has to
 match both; where none does, either. croniter decides this by another rule, and forgets one side beside a
-`#` or a `W`, so each side is asked on its own.
+`#` or a `W`, so each side is asked on its own. croniter is asked for days alone: the times of a day are
+plain numbers.
 """
 
 from __future__ import annotations
 
 import copy
 import difflib
-from datetime import datetime
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 from croniter import CroniterBadDateError, croniter
@@ -36,6 +40,7 @@ EXAMPLES: Final = '"30 2 * * *", "every 15m" or "2027-03-01T08:00"'
 _HOW: Final = 'write it like "30 2 * * *" (minute, hour, day-of-month, month, day-of-week)'
 # February 29th on a given weekday comes once in 40 years at worst, around a year such as 2100.
 _YEARS: Final = 50
+_SECOND: Final = timedelta(seconds=1)
 
 Seconds = Literal["first", "last"]
 
@@ -59,19 +64,14 @@ class Cron:
         self.has_seconds: Final = second is not None
         self.is_elapsed: Final = self.has_seconds or minute.starred or hour.starred
         """Follows elapsed time, as Debian's cron does where the minute or the hour begins with `*`."""
+        self._times: Final = (hour.numbers, minute.numbers, second.numbers if second else (0,))
         self._either: Final = not (day.starred or weekday.starred)
         one_each = [(day.croniter, "*"), ("*", weekday.croniter)]
         days = one_each if self._either else [(day.croniter, weekday.croniter)]
         # croniter has the seconds behind the week, and the year behind them.
-        tail = ["0", year.croniter] if year else [second.croniter] if second else []
-        self._sides: Final = [
-            croniter(
-                " ".join([minute.croniter, hour.croniter, of_month, month.croniter, of_week, *tail]),
-                datetime(2000, 1, 1),
-                day_or=False,
-                max_years_between_matches=YEAR.high - YEAR.low + 1 if year else _YEARS,
-            )
-            for of_month, of_week in days
+        years = f" 0 {year.croniter}" if year else ""
+        self._days: Final = [
+            f"0 0 {of_month} {month.croniter} {of_week}{years}" for of_month, of_week in days
         ]
 
     def next_wall(self, after: datetime) -> datetime | None:
@@ -79,8 +79,31 @@ class Cron:
 
         Looks 50 years ahead at most, for an expression with years to the last of them.
         """
-        found = [wall for side in self._sides if (wall := _next_of(side, after)) is not None]
-        return min(found, default=None)
+        midnight = after.replace(hour=0, minute=0, second=0, microsecond=0)
+        day = self._next_day(midnight - _SECOND)
+        if day == midnight:
+            if later := self._later(after):
+                return day.replace(hour=later[0], minute=later[1], second=later[2])
+            day = self._next_day(midnight)
+        if day is None:
+            return None
+        hours, minutes, seconds = self._times
+        return day.replace(hour=hours[0], minute=minutes[0], second=seconds[0])
+
+    def _next_day(self, after: datetime) -> datetime | None:
+        """The midnight of the first matching day, of those after `after`."""
+        return min((day for days in self._days if (day := _next_midnight(days, after))), default=None)
+
+    def _later(self, after: datetime) -> tuple[int, int, int] | None:
+        """The first matching time of a day after the one of `after`."""
+        hours, minutes, seconds = self._times
+        if after.hour in hours:
+            if after.minute in minutes and (second := _above(seconds, after.second)) is not None:
+                return after.hour, after.minute, second
+            if (minute := _above(minutes, after.minute)) is not None:
+                return after.hour, minute, seconds[0]
+        hour = _above(hours, after.hour)
+        return None if hour is None else (hour, minutes[0], seconds[0])
 
     def describe(self) -> str:
         """What the expression says, in English words, without the zone."""
@@ -93,7 +116,10 @@ class Cron:
 
         time = say()
         of_month = "" if day.every else say(of_month=day.spoken).removeprefix(f"{time}, ")
-        of_week = "" if weekday.every else say(of_week=weekday.spoken).removeprefix(f"{time}, ")
+        of_week = ""
+        if not weekday.every:
+            each = weekday.spoken.split(",") if re.search("[#L]", weekday.spoken) else [weekday.spoken]
+            of_week = _together([say(of_week=part).removeprefix(f"{time}, ") for part in each])
         # The library joins the two kinds of days in its own ways; cron wants either or both.
         if self._either:
             days = f"{of_month}, or {of_week.removeprefix('only ')}" if of_month and of_week else ""
@@ -105,12 +131,39 @@ class Cron:
         return (f"{time}, {days}" if days else time) + rest
 
 
-def _next_of(side: Any, after: datetime) -> datetime | None:
+def _above(values: Sequence[int], value: int) -> int | None:
+    """The first of rising values that is greater."""
+    return next((each for each in values if each > value), None)
+
+
+def _together(days: Sequence[str]) -> str:
+    """`on the first Friday of the month` and its like, in one; the library would lose which of them."""
+    if len(days) == 1:
+        return days[0]
+    named = [day.removeprefix("on ").removesuffix(" of the month") for day in days]
+    listed = " and ".join(named) if len(named) == 2 else f"{', '.join(named[:-1])}, and {named[-1]}"
+    return f"on {listed} of the month"
+
+
+# Most schedules share their days, and all of them today.
+@lru_cache(maxsize=10_000)
+def _next_midnight(days: str, after: datetime) -> datetime | None:
     # A croniter keeps its place; a copy leaves the shared one alone, whatever thread asks.
     try:
-        return copy.copy(side).get_next(datetime, start_time=after.replace(microsecond=0))  # type: ignore[no-any-return]
+        return copy.copy(_calendar(days)).get_next(datetime, start_time=after)  # type: ignore[no-any-return]
     except CroniterBadDateError:
         return None
+
+
+@lru_cache(maxsize=2_000)
+def _calendar(days: str) -> Any:
+    """What knows the midnights of these days, with a sixth field of seconds where a seventh says years."""
+    return croniter(
+        days,
+        datetime(2000, 1, 1),
+        day_or=False,
+        max_years_between_matches=YEAR.high - YEAR.low + 1 if len(days.split()) == 7 else _YEARS,
+    )
 
 
 def _say(expression: str) -> str:

@@ -13,11 +13,13 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from jobd.errors import ConfigError
 
 _RANGE: Final = re.compile(r"(\*|[0-9]{1,4}|[A-Z]{3})(?:-([0-9]{1,4}|[A-Z]{3}|L))?(?:/([0-9]{1,4}))?")
+_TAKES_ID: Final = re.compile(r"(?:^|,)H")
 _HASHED: Final = re.compile(r"H(?:\(([0-9]{1,4})-([0-9]{1,4})\))?(?:/([0-9]{1,4}))?")
 _RANDOM: Final = re.compile(r"R(?:\(.*\))?(?:/.*)?")
 _NEAREST: Final = re.compile(r"([0-9]{1,2})W|W([0-9]{1,2})")
@@ -37,6 +39,8 @@ class Values:
     """The same, with its ranges and steps, for a description."""
     starred: bool
     """Begins with `*`, or is `?`: what Debian's cron looks at."""
+    numbers: tuple[int, ...]
+    """The values in rising order, but for those that are no numbers, such as `L`."""
 
     @property
     def every(self) -> bool:
@@ -69,8 +73,11 @@ class Field:
 
         Raises ConfigError, naming the field, `of` (the expression), the wrong part, and what would be right.
         """
-        reading = _Reading(self, f"{self.name} of {of}", id)
-        return reading.field(text.upper())
+        written = text.upper()
+        try:
+            return _read(self, written, id if _TAKES_ID.search(written) else None)
+        except _Wrong as wrong:
+            raise ConfigError(f"{self.name} of {of}", wrong.part, wrong.remedy) from None
 
 
 MINUTE: Final = Field("minute", 0, 59, '"0", "*/15" or "0,30"', last=59)
@@ -83,28 +90,42 @@ YEAR: Final = Field("year", 1970, 2099, '"*", "2027" or "2027-2029"', first=1970
 AWS_WEEKDAY: Final = Field("day-of-week", 1, 7, '"2", "MON-FRI", "FRI#2" or "6L"', _WEEKDAYS, last=6)
 
 
-class _Reading:
-    """The text of one field on its way to its values."""
+class _Wrong(Exception):
+    """A part of a field, and what would be right."""
 
-    def __init__(self, field: Field, where: str, id: str | None) -> None:
+    def __init__(self, part: str, remedy: str) -> None:
+        super().__init__(part, remedy)
+        self.part = part
+        self.remedy = remedy
+
+
+@lru_cache(maxsize=2_000)
+def _read(field: Field, text: str, id: str | None) -> Values:
+    """Of ten thousand schedules many have a field in common."""
+    return _Reading(field, id).field(text)
+
+
+class _Reading:
+    """The text of one field on its way to its values. What is wrong raises _Wrong."""
+
+    def __init__(self, field: Field, id: str | None) -> None:
         self._field = field
-        self._where = where
         self._id = id
 
     def field(self, text: str) -> Values:
         rules = self._field
         if text == "?":
             if not (rules.is_day or rules.is_weekday):
-                raise self._error(text, "stands for a day only; write * here")
-            return Values("*", "*", starred=True)
+                raise _Wrong(text, "stands for a day only; write * here")
+            return Values("*", "*", starred=True, numbers=tuple(range(rules.first, rules.last + 1)))
         if _RANDOM.fullmatch(text):
-            raise self._error(
+            raise _Wrong(
                 text,
                 "is random, so that each process would compute other times; H is chosen once, from the id",
             )
         parts = text.split(",")
         if len(parts) > 1 and any(_NEAREST.fullmatch(part) for part in parts):
-            raise self._error(text, "has a W in a list, and W stands alone, as in 15W")
+            raise _Wrong(text, "has a W in a list, and W stands alone, as in 15W")
         values: set[int] = set()
         special: list[str] = []
         spoken = []
@@ -114,10 +135,14 @@ class _Reading:
             special += named
             spoken.append(said)
         if special and values and rules.is_weekday:
-            raise self._error(text, "mixes plain days with # or L; make it two schedules")
+            raise _Wrong(text, "mixes plain days with # or L; make it two schedules")
         every = len(values) == rules.last - rules.first + 1
         listed = ["*"] if every else [*map(str, sorted(values)), *dict.fromkeys(special)]
-        return Values(",".join(listed), ",".join(spoken), starred=text.startswith("*"))
+        if len(parts) > 1 and any("/" in said for said in spoken):
+            # "Every 10 minutes and 5 minutes" is no English.
+            spoken = [str(value) for value in sorted(values)]
+        said = "*" if every else ",".join(dict.fromkeys(",".join(spoken).split(",")))
+        return Values(",".join(listed), said, starred=text.startswith("*"), numbers=tuple(sorted(values)))
 
     def _part(self, part: str) -> tuple[list[int], list[str], str]:
         """The values of one part, those that are no numbers, and how to say it."""
@@ -139,7 +164,7 @@ class _Reading:
                 return [], [f"l{day}"], f"{day}L"
             if nth := _NTH.fullmatch(part):
                 if not 1 <= int(nth[3]) <= 5:
-                    raise self._error(part, "counts a weekday that no month has; # takes 1 to 5, as in FRI#2")
+                    raise _Wrong(part, "counts a weekday that no month has; # takes 1 to 5, as in FRI#2")
                 low, high = self._number(nth[1], part), self._number(nth[2] or nth[1], part)
                 days = [f"{day}#{int(nth[3])}" for day in self._cycle(low, high)]
                 return [], days, ",".join(days)
@@ -149,7 +174,7 @@ class _Reading:
         rules = self._field
         written = _RANGE.fullmatch(part)
         if written is None or (written[1] == "*" and written[2]):
-            raise self._error(part, self._what_is_right())
+            raise _Wrong(part, self._what_is_right())
         low, high = rules.first, rules.last
         if written[1] != "*":
             low = high = self._number(written[1], part)
@@ -157,6 +182,8 @@ class _Reading:
                 high = rules.last
             elif written[2]:
                 high = self._number(written[2], part)
+                if rules is YEAR and high < low:
+                    raise _Wrong(part, f"has a range that does not rise; write it like {high}-{low}")
                 if low == high and written[1] != written[2]:  # 0-7 in day-of-week
                     low, high = rules.first, rules.last
         step = self._step(part, written[3])
@@ -182,7 +209,7 @@ class _Reading:
             return 1
         size = self._field.last - self._field.first + 1
         if not 1 <= int(written) <= size:
-            raise self._error(
+            raise _Wrong(
                 part,
                 f"has a step of {int(written)}, and a step of this field is from 1 to {size}; "
                 'longer ones are intervals, like "every 90m"',
@@ -195,7 +222,7 @@ class _Reading:
         if written in rules.names:
             return rules.names.index(written) + rules.first
         if not written.isdecimal() or not rules.low <= int(written) <= rules.high:
-            raise self._error(part, self._what_is_right())
+            raise _Wrong(part, self._what_is_right())
         if not rules.is_weekday:
             return int(written)
         return (int(written) - rules.low) % 7
@@ -203,13 +230,13 @@ class _Reading:
     def _hashed(self, part: str, begin: str | None, end: str | None, step: str | None) -> list[int]:
         rules = self._field
         if self._id is None:
-            raise self._error(part, "takes its place from the schedule's id; give an id, or write a value")
+            raise _Wrong(part, "takes its place from the schedule's id; give an id, or write a value")
         # Every month has 28 days; one fire a month is what a lone H asks for.
         low, high = rules.first, 28 if rules.is_day and step is None else rules.last
         if begin is not None and end is not None:
             low, high = self._number(begin, part), self._number(end, part)
             if low >= high:
-                raise self._error(part, "has a range that does not rise; write it like H(0-29)")
+                raise _Wrong(part, "has a range that does not rise; write it like H(0-29)")
         choices = high - low + 1
         if step is not None:
             choices = min(choices, self._step(part, step))
@@ -221,6 +248,3 @@ class _Reading:
         rules = self._field
         named = f" or {rules.names[0]} to {rules.names[-1]}" if rules.names else ""
         return f"is no value from {rules.low} to {rules.high}{named}; write it like {rules.example}"
-
-    def _error(self, part: str, remedy: str) -> ConfigError:
-        return ConfigError(self._where, part, remedy)

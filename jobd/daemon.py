@@ -5,7 +5,7 @@
     exit       0 nothing was lost from memory; 1 something was; 70 a handler could not be stopped: the lease
                ran out under it, or it blocked the loop for good
 
-With `assembly`, which makes the roles, the place that knows everybody; `hosting` runs it.
+With `assembly` and the two files that make the roles, the place that knows everybody; `hosting` runs it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from jobd import schema
 from jobd.app import Jobs
 from jobd.assembly import Assembly
 from jobd.control import ControlThread, LastResort, Pulse
+from jobd.control_roles import ControlRoles
 from jobd.engine.calling import Caller
 from jobd.engine.executor import Executor
 from jobd.engine.heartbeat import Heartbeat
@@ -37,6 +38,7 @@ from jobd.logs import get_logger
 from jobd.served import add_built_in_handlers, served_queues
 from jobd.shutdown import CANCEL_SECONDS, FENCED, Shutdown
 from jobd.store import Store
+from jobd.work_roles import WorkRoles
 
 if TYPE_CHECKING:
     from jobd.api.server import HttpServer
@@ -84,6 +86,7 @@ class Daemon:
         self.http: HttpServer | None = None
         self.ready = asyncio.Event()
         self._parts = Assembly(jobs, settings, roles=self.roles, queues=self.queues)
+        self._work_roles, self._control_roles = WorkRoles(self._parts), ControlRoles(self._parts)
         self._control = ControlThread(self._control_failed)
         self._producer: Producer | None = None
         self._notifier: Notifier | None = None
@@ -126,24 +129,23 @@ class Daemon:
         return self.exit_code
 
     async def _work(self, resources: Mapping[type, Any]) -> None:
-        parts = self._parts
         control = self._control
         pulse = Pulse(self._loop)
-        condition = parts.condition(pulse, stopping=self._stop.is_set)
-        metrics = parts.metrics() if "http" in self.roles else None
+        condition = self._control_roles.condition(pulse, stopping=self._stop.is_set)
+        metrics = self._control_roles.metrics() if "http" in self.roles else None
         if metrics is not None and self.tether is None:
-            self.http = parts.http(condition, metrics)
+            self.http = self._control_roles.http(condition, metrics)
         async with AsyncExitStack() as stopping, asyncio.TaskGroup() as tasks:
-            finisher = parts.finisher(durable=self._durable, returned=self._returned)
+            finisher = self._work_roles.finisher(durable=self._durable, returned=self._returned)
             writing = tasks.create_task(finisher.run(), name="jobd:finisher")
-            caller = parts.caller(resources)
-            executor = parts.executor(caller, finisher, freed=self._slot_freed)
+            caller = self._work_roles.caller(resources)
+            executor = self._work_roles.executor(caller, finisher, freed=self._slot_freed)
             stopping.callback(executor.stop_all, Stop.SHUTDOWN)
             heartbeat = self._heartbeat(executor, caller)
-            leader = parts.leader() if "scheduler" in self.roles else None
-            claiming = None
+            leader = self._control_roles.leader() if "scheduler" in self.roles else None
+            claiming = scheduler = None
             shutdown = Shutdown(
-                parts,
+                self._parts,
                 control,
                 executor=executor,
                 caller=caller,
@@ -165,29 +167,29 @@ class Daemon:
                     end=shutdown.without_loop,
                 )
                 control.spawn("last resort", self._last_resort.run)
-            if "worker" in self.roles or "scheduler" in self.roles:
-                control.spawn("maintenance", parts.maintenance(on_staged=self._on_work).run)
-            scheduler = None
+            works = "worker" in self.roles or "scheduler" in self.roles
+            if works:
+                control.spawn("maintenance", self._control_roles.maintenance(on_staged=self._on_work).run)
             if leader is not None:
-                scheduler = parts.scheduler(leader)
+                scheduler = self._control_roles.scheduler(leader)
                 control.spawn("leader", leader.run)
                 control.spawn("scheduler", scheduler.run)
             if "worker" in self.roles:
                 claiming = self._start_claiming(tasks, executor)
-                if self.settings.notify and not self.until_idle:
-                    self._notifier = parts.notifier(
-                        on_work=self._on_work,
-                        on_cancel=lambda job_id: self._on_cancel(heartbeat, job_id),
-                        on_schedules=scheduler.wake if scheduler is not None else lambda: None,
-                    )
-                    control.spawn("notifier", self._notifier.run)
-                condition.show(executor, self._producer, self._notifier, slots=self.settings.concurrency)
-            condition.leader, condition.scheduler = leader, scheduler
+                condition.show(executor, self._producer, slots=self.settings.concurrency)
+            if works and self.settings.notify and not self.until_idle:
+                self._notifier = self._control_roles.notifier(
+                    on_work=self._on_work,
+                    on_cancel=lambda job_id: self._on_cancel(heartbeat, job_id),
+                    on_schedules=scheduler.wake if scheduler is not None else lambda: None,
+                )
+                control.spawn("notifier", self._notifier.run)
+            condition.notifier, condition.leader, condition.scheduler = self._notifier, leader, scheduler
             if self.http is not None:
                 control.spawn("http", self.http.run)
             self.log.info(
                 "started",
-                worker=str(parts.lease.worker_id),
+                worker=str(self._parts.lease.worker_id),
                 roles=self.roles,
                 queues=self.queues,
                 kinds=self.jobs.registry.kinds(),
@@ -209,7 +211,7 @@ class Daemon:
             writing.cancel()
 
     def _start_claiming(self, tasks: asyncio.TaskGroup, executor: Executor) -> asyncio.Task[None]:
-        self._producer = self._parts.producer(
+        self._producer = self._work_roles.producer(
             executor,
             notified=lambda: self._notifier is not None and self._notifier.up,
             on_idle=self._nothing_left if self.until_idle else None,
@@ -228,7 +230,7 @@ class Daemon:
         def stop_run(run: Run, why: Stop) -> None:
             self._loop.call_soon_threadsafe(executor.stop, run, why)
 
-        return self._parts.heartbeat(
+        return self._control_roles.heartbeat(
             executor,
             stop_run=stop_run,
             stop_all=stop_all,

@@ -83,7 +83,10 @@ class ScheduleExists(JobdError):
 
     def __init__(self, schedule_id: str) -> None:
         self.schedule_id = schedule_id
-        super().__init__(f"schedule {schedule_id!r} exists already: pass replace=True, or choose another id")
+        super().__init__(
+            f"schedule {schedule_id!r} exists already: replace it (replace=True, --replace), "
+            "or choose another id"
+        )
 
 
 class WrongState(JobdError):

@@ -21,6 +21,14 @@ def served_queues(jobs: Jobs, settings: Settings, asked: Sequence[str]) -> tuple
     return tuple(dict.fromkeys(["default", *jobs.registry.queues(), *settings.queues]))
 
 
+def code_schedules(jobs: Jobs) -> list[Terms]:
+    """Those of the code. Raises ConfigError for a payload that the handler cannot take."""
+    for terms in jobs.declared_schedules:
+        if error := _misfit(jobs, terms):
+            raise ConfigError(f"payload of schedule {terms.id!r}", "***", str(error))
+    return list(jobs.declared_schedules)
+
+
 def file_schedules(jobs: Jobs, settings: Settings) -> list[Terms]:
     """Those of the settings. One that names no queue goes to its handler's, if that is here.
 
@@ -32,15 +40,23 @@ def file_schedules(jobs: Jobs, settings: Settings) -> list[Terms]:
         if terms.id in of_the_code:
             remedy = "is declared by the application's code, too; give one of them another id"
             raise ConfigError(f"schedules[{number}].id", terms.id, remedy)
-        if (handler := jobs.registry.get(terms.kind)) is not None:
-            try:
-                handler.check(terms.payload)
-            except PayloadError as error:
-                remedy = f"{error} (schedule {terms.id!r})"
-                raise ConfigError(f"schedules[{number}].payload", "***", remedy) from None
+        if error := _misfit(jobs, terms):
+            raise ConfigError(f"schedules[{number}].payload", "***", f"{error} (schedule {terms.id!r})")
+        handler = jobs.registry.get(terms.kind)
         queue = terms.queue if queue_said or handler is None else handler.queue
         found.append(replace(terms, owner=f"file:{jobs.module}", queue=queue))
     return found
+
+
+def _misfit(jobs: Jobs, terms: Terms) -> PayloadError | None:
+    """Why the handler of the kind, if it is here, cannot take the payload, as far as an enqueue would see."""
+    handler = jobs.registry.get(terms.kind)
+    try:
+        if handler is not None:
+            handler.check(terms.payload, jobs.resource_types)
+    except PayloadError as error:
+        return error
+    return None
 
 
 def add_built_in_handlers(jobs: Jobs, settings: Settings) -> None:

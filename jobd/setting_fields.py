@@ -1,28 +1,22 @@
-"""Every setting: its name, default, spelling and bounds, and the rules between two of them.
+"""Every setting: its name, default and bounds, and the rules between two of them.
 
-Only `settings` reads this: it loads the values and words the complaints. What each setting means
-stands in jobd.toml.example, which a test keeps equal to this file.
+Only `settings` reads this: it loads the values and words the complaints. How a value is written is in
+`spellings`. What each setting means stands in jobd.toml.example, which a test keeps equal to this file.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PlainValidator,
     PrivateAttr,
     SecretStr,
-    ValidationInfo,
     model_validator,
 )
 from pydantic_settings import (
@@ -35,15 +29,20 @@ from pydantic_settings import (
 
 from jobd.duration import format_duration, parse_duration
 from jobd.errors import ConfigError
-
-if TYPE_CHECKING:
-    from jobd.schedule_table import Tabled
+from jobd.spellings import (
+    ANY_CASE,
+    ON_OR_OFF,
+    AppName,
+    DatabaseUrl,
+    QueueName,
+    ScheduleTables,
+    Size,
+    Switch,
+    duration,
+    lower,
+)
 
 CONFIG_FILE = "jobd.toml"
-_QUEUE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,99}")
-_APP_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-_SIZE = re.compile(r"([0-9]+)\s*(B|kB|KB|KiB|MB|MiB)?")
-_SIZE_UNITS = {None: 1, "B": 1, "kB": 1_000, "KB": 1_000, "KiB": 1_024, "MB": 1_000_000, "MiB": 1_048_576}
 
 
 class RuleBroken(ValueError):
@@ -60,108 +59,10 @@ class RuleBroken(ValueError):
         self.rule = rule
 
 
-class ScheduleWrong(ValueError):
-    """A table of `[[schedules]]` cannot work: the wrong key, if it is one, its value and the remedy."""
-
-    def __init__(self, id: object, key: str, value: object, remedy: str) -> None:
-        super().__init__(remedy)
-        self.id = id
-        self.key = key
-        self.value = value
-        self.remedy = remedy
-
-
-def _duration(minimum: str, maximum: str = "36525d") -> BeforeValidator:
-    shortest, longest = parse_duration(minimum), parse_duration(maximum)
-
-    def read(value: Any) -> timedelta:
-        try:
-            duration = parse_duration(value)
-        except ConfigError as error:
-            raise ValueError(error.remedy) from None
-        if not shortest <= duration <= longest:
-            raise ValueError(f"must be from {minimum} to {maximum}")
-        return duration
-
-    return BeforeValidator(read)
-
-
-def _size(value: Any) -> int:
-    written = _SIZE.fullmatch(str(value).strip())
-    if isinstance(value, bool) or written is None:
-        raise ValueError('is not a size; write it like "256KiB", "1MiB" or a number of bytes')
-    return int(written[1]) * _SIZE_UNITS[written[2]]
-
-
-def _database_url(url: str) -> str:
-    scheme, separator, _ = url.partition("://")
-    if separator and scheme in ("postgresql", "postgres"):
-        return url
-    if scheme.partition("+")[0] in ("postgresql", "postgres"):
-        raise ValueError(f'names a driver; leave "+{scheme.partition("+")[2]}" out: postgresql://...')
-    raise ValueError("is not the URL of a PostgreSQL; write it like postgresql://user@host:5432/name")
-
-
-def _app(name: str) -> str:
-    if _APP_NAME.fullmatch(name) is None:
-        raise ValueError('must be "module:attribute", such as "shop.jobs:jobs"')
-    return name
-
-
-def _queue(name: str) -> str:
-    if _QUEUE_NAME.fullmatch(name) is None:
-        raise ValueError(
-            "is not a queue's name: a letter or _ first, then up to 99 letters, digits and any of _ . : -"
-        )
-    return name
-
-
-def _schedule(table: Any, info: ValidationInfo) -> Tabled:
-    # Only here: without schedules nobody pays for what reads expressions and zones.
-    from jobd.schedule_table import from_table
-
-    try:
-        return from_table(table, max_bytes=info.data.get("max_payload", 256 * 1_024))
-    except ConfigError as error:
-        id = table.get("id") if isinstance(table, dict) else None
-        raise ScheduleWrong(id, error.setting, error.value, error.remedy) from None
-
-
-def _different(schedules: Sequence[Tabled]) -> Sequence[Tabled]:
-    seen: set[str] = set()
-    for schedule in schedules:
-        id = schedule.terms.id
-        if id in seen:
-            raise ScheduleWrong(None, "", id, "is the id of two schedules; give each its own")
-        seen.add(id)
-    return schedules
-
-
-def _lower(value: Any) -> Any:
-    return value.strip().lower() if isinstance(value, str) else value
-
-
-def _switch(value: Any) -> bool:
-    found = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}.get(
-        str(value).strip().lower()
-    )
-    if found is None:
-        raise ValueError("must be on or off")
-    return found
-
-
-def _word(value: Any) -> Any:
-    # TOML has no "on": `prepared_statements = true` and JOBD_PREPARED_STATEMENTS=true mean it, too.
-    if isinstance(value, bool) or _lower(value) in ("true", "false"):
-        return "on" if value is True or _lower(value) == "true" else "off"
-    return _lower(value)
-
-
 def _third(lease: timedelta) -> timedelta:
     return timedelta(milliseconds=lease // timedelta(milliseconds=3))
 
 
-Size = Annotated[int, BeforeValidator(_size), Field(ge=1_024, le=64 * 1_048_576)]
 _STRICT = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
@@ -174,7 +75,7 @@ class QueueSettings(BaseModel):
     model_config = _STRICT
 
     concurrency: int | None = Field(None, ge=1)
-    keep: Annotated[Literal["all", "errors", "nothing"], BeforeValidator(_lower)] = "all"
+    keep: Annotated[Literal["all", "errors", "nothing"], ANY_CASE] = "all"
 
 
 class SmtpSettings(BaseModel):
@@ -186,15 +87,15 @@ class SmtpSettings(BaseModel):
     port: int = Field(587, ge=1, le=65_535)
     username: str | None = None
     password: SecretStr | None = None
-    tls: Annotated[Literal["starttls", "tls", "none"], BeforeValidator(_lower)] = "starttls"
+    tls: Annotated[Literal["starttls", "tls", "none"], ANY_CASE] = "starttls"
     sender: str | None = None
-    timeout: Annotated[timedelta, _duration("100ms", "1h")] = timedelta(seconds=30)
+    timeout: Annotated[timedelta, duration("100ms", "1h")] = timedelta(seconds=30)
     ca_file: str | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _port_follows_tls(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "port" not in given and _lower(given.get("tls")) == "tls":
+        if isinstance(given, dict) and "port" not in given and lower(given.get("tls")) == "tls":
             return given | {"port": 465}
         return given
 
@@ -227,35 +128,31 @@ class Settings(BaseSettings):
     # Where each value that is no default came from, for `explain`.
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
-    database_url: Annotated[str, AfterValidator(_database_url)] | None = None
-    app: Annotated[str, AfterValidator(_app)] | None = None
+    database_url: DatabaseUrl | None = None
+    app: AppName | None = None
     concurrency: int = Field(100, ge=1, le=100_000)
     processes: int = Field(1, ge=1, le=256)
-    lease: Annotated[timedelta, _duration("500ms", "1d")] = timedelta(seconds=30)
-    heartbeat: Annotated[timedelta, _duration("50ms", "8h")] = timedelta(seconds=10)
+    lease: Annotated[timedelta, duration("500ms", "1d")] = timedelta(seconds=30)
+    heartbeat: Annotated[timedelta, duration("50ms", "8h")] = timedelta(seconds=10)
     crash_limit: int = Field(3, ge=0, le=1_000)
-    poll_interval: Annotated[timedelta, _duration("10ms", "1h")] = timedelta(seconds=1)
-    notify: Annotated[bool, BeforeValidator(_switch)] = True
-    shutdown_grace: Annotated[timedelta, _duration("0s", "1d")] = timedelta(seconds=30)
-    default_timeout: Annotated[timedelta, _duration("1ms")] = timedelta(minutes=15)
+    poll_interval: Annotated[timedelta, duration("10ms", "1h")] = timedelta(seconds=1)
+    notify: Switch = True
+    shutdown_grace: Annotated[timedelta, duration("0s", "1d")] = timedelta(seconds=30)
+    default_timeout: Annotated[timedelta, duration("1ms")] = timedelta(minutes=15)
     default_max_attempts: int = Field(10, ge=1, le=30_000)
-    call_timeout: Annotated[timedelta, _duration("100ms", "1h")] = timedelta(seconds=5)
+    call_timeout: Annotated[timedelta, duration("100ms", "1h")] = timedelta(seconds=5)
     pool_size: int = Field(10, le=10_000)
-    prepared_statements: Annotated[Literal["auto", "on", "off"], BeforeValidator(_word)] = "auto"
-    migrate: Annotated[Literal["auto", "check", "off"], BeforeValidator(_lower)] = "auto"
+    prepared_statements: Annotated[Literal["auto", "on", "off"], ON_OR_OFF] = "auto"
+    migrate: Annotated[Literal["auto", "check", "off"], ANY_CASE] = "auto"
     max_payload: Size = 256 * 1_024
     max_result: Size = 1_048_576
-    history_retention: Annotated[timedelta, _duration("1d")] = timedelta(days=14)
-    schedule_history: Annotated[timedelta, _duration("1d")] = timedelta(days=90)
+    history_retention: Annotated[timedelta, duration("1d")] = timedelta(days=14)
+    schedule_history: Annotated[timedelta, duration("1d")] = timedelta(days=90)
     http_host: str = Field("127.0.0.1", min_length=1)
     http_port: int = Field(8642, ge=0, le=65_535)
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)
-    ] = "info"
-    queues: dict[Annotated[str, AfterValidator(_queue)], QueueSettings] = Field(default_factory=dict)
-    schedules: Annotated[list[Annotated[Any, PlainValidator(_schedule)]], AfterValidator(_different)] = Field(
-        default_factory=list
-    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], ANY_CASE] = "info"
+    queues: dict[QueueName, QueueSettings] = Field(default_factory=dict)
+    schedules: ScheduleTables = Field(default_factory=list)
     smtp: SmtpSettings = Field(default_factory=SmtpSettings)
 
     @classmethod

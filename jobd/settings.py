@@ -26,12 +26,12 @@ from jobd.redaction import HIDDEN, redact_url
 from jobd.setting_fields import (
     QueueSettings,
     RuleBroken,
-    ScheduleWrong,
     Settings,
     SmtpSettings,
     environment_source,
     file_source,
 )
+from jobd.spellings import ScheduleWrong
 
 __all__ = [
     "QueueSettings",

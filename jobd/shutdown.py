@@ -1,6 +1,6 @@
 """How one process of jobd ends: the roles are taken down in order, each rung within its limit.
 
-    1  stop claiming; what is held and not running is given back
+    1  stop claiming; what is held and not running is given back; the lead is given up
     2  handlers may end within shutdown_grace; a second SIGTERM cuts it
     3  those that have not are cancelled, their jobs handed back unburned
     4  what has ended is made durable
@@ -77,6 +77,8 @@ class Shutdown:
         with contextlib.suppress(JobdError, TimeoutError):
             await control.asked(self._heartbeat.stopping())
         await control.stop("notifier", "scheduler", "leader", "maintenance")
+        with contextlib.suppress(JobdError, TimeoutError):
+            await control.asked(self._abdicated())
         await self._handlers_ended(grace, hurried=self._hurried)
         if executor.busy:
             self._log.warning("stopping handlers that have not ended", running=executor.busy)
@@ -135,8 +137,14 @@ class Shutdown:
             await self._farewell()
         os._exit(FENCED)
 
-    async def _farewell(self) -> None:
+    async def _abdicated(self) -> None:
+        """Give the lead up: schedules shall not wait until handlers here have ended."""
         async with asyncio.timeout(3):
             if self._leader is not None:
                 await self._leader.abdicate()
+
+    async def _farewell(self) -> None:
+        async with asyncio.timeout(3):
+            # Again: the database may not have answered before.
+            await self._abdicated()
             await self._heartbeat.resign()

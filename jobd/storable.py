@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from reprlib import Repr
+from types import TracebackType
 from typing import Any, Final
 
 from jobd.errors import PayloadError
@@ -43,13 +44,8 @@ def storable_text(text: str, *, max_chars: int) -> str:
     return text[: room - tail] + mark + text[-tail:]
 
 
-def encode_error(
-    error: BaseException, *, attempt: int, at: datetime, max_chars: int = 8_000
-) -> dict[str, Any]:
-    """One entry of a job's `errors`: attempt, at, type, message and traceback, all storable.
-
-    Never raises. `max_chars` bounds the traceback; the message gets a quarter of it.
-    """
+def told(error: BaseException, frames: TracebackType | None) -> tuple[str, str, str]:
+    """Type, message and traceback of an error as text. Never raises, whatever the error's own methods do."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     try:
@@ -57,9 +53,20 @@ def encode_error(
     except Exception as failed:
         message = f"<no message: its __str__ raised {type(failed).__name__}>"
     try:
-        trace = "".join(traceback.format_exception(error))
+        trace = "".join(traceback.format_exception(kind, error, frames))
     except Exception as failed:
         trace = f"<no traceback: formatting it raised {type(failed).__name__}>"
+    return name, message, trace
+
+
+def encode_error(
+    error: BaseException, *, attempt: int, at: datetime, max_chars: int = 8_000
+) -> dict[str, Any]:
+    """One entry of a job's `errors`: attempt, at, type, message and traceback, all storable.
+
+    Never raises. `max_chars` bounds the traceback; the message gets a quarter of it.
+    """
+    name, message, trace = told(error, error.__traceback__)
     return {
         "attempt": attempt,
         "at": at.isoformat(),

@@ -73,6 +73,7 @@ class ScheduleEntry(Terms):
     last_fire_at: datetime | None
     last_success_at: datetime | None
     queued_until: datetime | None
+    passed_from: datetime | None
     revision: int
     created_at: datetime
     changed_at: datetime

@@ -10,6 +10,7 @@ transitions in between. Rules come from zoneinfo: the system's data, or those of
 from __future__ import annotations
 
 import difflib
+import errno
 import zoneinfo
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -107,7 +108,9 @@ def find_zone(key: str, *, setting: str = "tz") -> Zone:
         if not key or len(key) > 100 or key.startswith(_NO_PLACES):
             raise ValueError(key)
         return Zone(key)
-    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.EIO):
+            raise
         # Only places are guessed: EST is close to CEST in letters alone.
         known = {name.lower(): name for name in zoneinfo.available_timezones() if "/" in name}
         places = {name.rsplit("/", 1)[-1]: name for name in known}

@@ -61,19 +61,11 @@ class PostgresServer:
         """Stop it, as an outage does: connections see it go."""
         self._cluster.halt(mode)
 
-    def restart(self, mode: StopMode = "fast") -> None:
-        self.stop(mode)
-        self.start()
-
     def close(self) -> None:
         self._cluster.stop("immediate")
 
     def dsn(self, database: str = "jobd") -> str:
         return self._cluster.dsn(database)
-
-    def bin(self, program: str) -> Path:
-        """The path of one of the server's programs, for `pgbench` or `pg_dump`."""
-        return self._cluster.binaries / program
 
     def log(self) -> str:
         return self._cluster.log.read_text(errors="replace")

@@ -5,16 +5,14 @@ jobd run --app examples.sneaky_klaus.app:jobs
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from collections.abc import AsyncIterator
 from typing import Any
 
-from jobd import JobContext, Jobs
+from jobd import Jobs
 
-from . import exchanges
+from . import exchanges, nightly
 from .clock import Clock
 from .exchanges import Pool
-from .nightly import NIGHTLY, auto_complete_exchanges, enqueue_next, purge_old_exchanges
 from .reminders import send_reminders
 
 
@@ -23,25 +21,14 @@ def create_jobs(*, clock: Clock | None = None, **settings: Any) -> Jobs:
     jobs = Jobs(**settings)
     clock = clock or Clock()
     jobs.handler("send_reminders", timeout="1m")(send_reminders)
-    jobs.handler("auto_complete_exchanges", max_attempts=5)(auto_complete_exchanges)
-    jobs.handler("purge_old_exchanges", max_attempts=5)(purge_old_exchanges)
+    nightly.declare(jobs, clock)
     jobs.resource(Clock, clock)
 
     @jobs.lifespan
     async def database() -> AsyncIterator[Pool]:
         assert jobs.settings.database_url is not None  # a daemon has one
         async with exchanges.opened(jobs.settings.database_url) as pool:
-            for kind in NIGHTLY:
-                await enqueue_next(jobs, kind, after=clock.now(), clock=clock)
             yield pool
-
-    @jobs.middleware
-    async def again_tomorrow(ctx: JobContext, call_next: Callable[[], Awaitable[Any]]) -> Any:
-        if ctx.kind in NIGHTLY:
-            # An hour on, since this run may be a little early by our clock and must not find itself.
-            after = clock.now() + timedelta(hours=1)
-            await enqueue_next(jobs, ctx.kind, after=after, clock=clock)
-        return await call_next()
 
     return jobs
 

@@ -30,6 +30,7 @@ class Clock:
         self._real_start = real_now()
         self._start = start or self._real_start
         self._speed = DAY / day
+        self.day = day
 
     def now(self) -> datetime:
         """The moment it is."""

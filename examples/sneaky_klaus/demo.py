@@ -101,12 +101,13 @@ async def _postgres() -> AsyncIterator[str]:
 def _show_addresses(page: Page, url: str, address: str, http_port: int, smtp_port: int) -> None:
     taken = "" if address.endswith(f":{http_port}") or not http_port else f"   (port {http_port} is taken)"
     # Under `uv run` the command is on no other terminal's path.
-    command = "uv run jobd list" if "UV_RUN_RECURSION_DEPTH" in os.environ else "jobd list"
+    command = "uv run jobd" if "UV_RUN_RECURSION_DEPTH" in os.environ else "jobd"
     page.line("\n  metrics     ", (f"{address}/metrics", "bold"), taken)
     page.line("  readiness   ", (f"{address}/readyz", "bold"))
     page.line("  SMTP        ", (f"{HOST}:{smtp_port}", "bold"))
     page.line("  the jobs    ", (f"export JOBD_DATABASE_URL={shlex.quote(url)}", "bold"))
-    page.line("              ", (command, "bold"), "   (in another terminal)")
+    page.line("              ", (f"{command} list", "bold"), "   (in another terminal)")
+    page.line("  each night  ", (f"{command} schedules list", "bold"))
     page.line(
         "\nCtrl-C ends it and leaves nothing behind. What follows happens in the story's time, in UTC.\n"
     )

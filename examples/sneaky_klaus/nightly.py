@@ -1,8 +1,4 @@
-"""What happens every night: exchanges that are over are completed, and removed a month later.
-
-Until jobd has schedules, each night's job enqueues the next night's before it begins; one job a night and
-kind, whoever asks, because its unique key holds the date.
-"""
+"""What happens every night: exchanges that are over are completed, and removed a month later."""
 
 from __future__ import annotations
 
@@ -14,22 +10,24 @@ from typing import Any
 from jobd import JobContext, Jobs
 
 from . import exchanges, mails
-from .clock import Clock
+from .clock import DAY, Clock
 from .exchanges import Connection, Exchange, Pool
 
 KEPT = timedelta(days=30)
 WARNING = timedelta(days=7)
-NIGHTLY = {"auto_complete_exchanges": time(0, tzinfo=UTC), "purge_old_exchanges": time(2, tzinfo=UTC)}
 
 log = logging.getLogger(__name__)
 
 
-async def enqueue_next(jobs: Jobs, kind: str, *, after: datetime, clock: Clock) -> None:
-    """Enqueue the first run of a nightly kind after this moment, unless somebody did."""
-    night = datetime.combine(after.astimezone(UTC), NIGHTLY[kind])
-    if night <= after:
-        night += timedelta(days=1)
-    await jobs.enqueue(kind, run_at=clock.real(night), unique_key=f"{kind}_{night:%Y-%m-%d}")
+def declare(jobs: Jobs, clock: Clock) -> None:
+    """Let both occur every night; in a story, each of its nights, however long its days really are."""
+    for function, at in ((auto_complete_exchanges, time(0)), (purge_old_exchanges, time(2))):
+        jobs.handler(function.__name__, max_attempts=5)(function)
+        if clock.day == DAY:
+            jobs.cron(f"0 {at.hour} * * *")(function)
+        else:
+            night = datetime.combine(clock.now(), at, UTC)
+            jobs.every(f"{clock.day.total_seconds():g}s", anchor=clock.real(night))(function)
 
 
 async def auto_complete_exchanges(pool: Pool, clock: Clock) -> dict[str, list[str]]:

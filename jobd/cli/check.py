@@ -175,10 +175,10 @@ def _application(jobs: Jobs, settings: Settings) -> str:
 
 def _schedules(jobs: Jobs, settings: Settings) -> str:
     """What code and file declare, with what it means. The handlers are known: `_application` came before."""
-    from jobd.served import file_schedules
+    from jobd.served import code_schedules, file_schedules
     from jobd.terms import parsed
 
-    declared = [*jobs.declared_schedules, *file_schedules(jobs, settings)]
+    declared = [*code_schedules(jobs), *file_schedules(jobs, settings)]
     if not declared:
         return "none in the code or in jobd.toml; those made at run time are in `jobd schedules list`"
     lines = [f"{len(declared)} in the code and in jobd.toml"]

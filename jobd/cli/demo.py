@@ -17,7 +17,7 @@ NAME = "sneaky_klaus"
 def demo(
     seconds_per_day: Annotated[
         float,
-        typer.Option("--seconds-per-day", metavar="N", min=0.1, help="How long a day of the story takes."),
+        typer.Option("--seconds-per-day", metavar="N", min=1, help="How long a day of the story takes."),
     ] = 5.0,
     http_port: Annotated[
         int,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from datetime import timedelta
 from functools import partial
@@ -12,10 +11,10 @@ from uuid import UUID
 import typer
 
 from jobd.cli.application import configured
-from jobd.cli.options import App, AsJson, DatabaseUrl, instant
+from jobd.cli.options import App, AsJson, DatabaseUrl, decoded, instant
 from jobd.cli.output import note, print_json
 from jobd.cli.session import database
-from jobd.errors import ConfigError, PayloadError
+from jobd.errors import ConfigError
 
 if TYPE_CHECKING:
     from jobd.app import Jobs
@@ -91,7 +90,7 @@ def enqueue(
     if delay and at:
         raise ConfigError("--at", at, "and --in both say when: give one of them")
     content = (
-        {} if payload is None else _decoded(sys.stdin.buffer.read(STDIN_LIMIT) if payload == "-" else payload)
+        {} if payload is None else decoded(sys.stdin.buffer.read(STDIN_LIMIT) if payload == "-" else payload)
     )
     patience = _duration(timeout, "--timeout") if wait else None
     jobs, settings = configured(app=app, database_url=database_url)
@@ -146,18 +145,3 @@ def _duration(text: str | None, option: str) -> timedelta | None:
     from jobd.duration import parse_duration
 
     return None if text is None else parse_duration(text, setting=option)
-
-
-def _decoded(written: str | bytes) -> Any:
-    from jobd.payload import parse_payload
-
-    try:
-        json.loads(written)  # for the place of a mistake; the strict reading below does not tell it
-        return parse_payload(written)
-    except json.JSONDecodeError as error:
-        hint = 'text needs double quotes inside the shell\'s single ones: \'{"key": "a.png"}\''
-        raise PayloadError(
-            f"line {error.lineno} column {error.colno}", f"is not JSON: {error.msg}", hint
-        ) from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise PayloadError("$", f"is not JSON: {error}") from error

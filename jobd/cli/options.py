@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from jobd.errors import ConfigError
+from jobd.errors import ConfigError, PayloadError
 
 DatabaseUrl = Annotated[
     str | None,
@@ -34,3 +35,19 @@ def instant(text: str, *, option: str) -> datetime:
             text,
             'is not an instant; write it like "2027-03-01T08:00" (local time) or "2027-03-01T08:00+01:00"',
         ) from error
+
+
+def decoded(written: str | bytes) -> Any:
+    """The value of a JSON text as people type it. Raises PayloadError with the place of a mistake."""
+    from jobd.payload import parse_payload
+
+    try:
+        json.loads(written)  # for the place of a mistake; the strict reading below does not tell it
+        return parse_payload(written)
+    except json.JSONDecodeError as error:
+        hint = 'text needs double quotes inside the shell\'s single ones: \'{"key": "a.png"}\''
+        raise PayloadError(
+            f"line {error.lineno} column {error.colno}", f"is not JSON: {error.msg}", hint
+        ) from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise PayloadError("$", f"is not JSON: {error}") from error

@@ -1,37 +1,29 @@
-"""Verbs about schedules: schedules list, add, remove, pause, resume, trigger, history, preview."""
+"""Verbs about schedules: list, remove, pause, resume, trigger, history, preview. See `terms` for add."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from jobd.cli.options import AsJson, DatabaseUrl, instant
-from jobd.cli.output import brief, local, note, print_json, print_table
+from jobd.cli.output import brief, note, print_json, print_table
 from jobd.cli.queues import who
 from jobd.cli.session import call
-from jobd.errors import PayloadError, ScheduleNotFound
+from jobd.cli.terms import Anchor, Dst, Id, Seconds, When, Zone, occurs
+from jobd.errors import ScheduleNotFound
 
 if TYPE_CHECKING:
     from jobd.timetable import ScheduleEntry, ScheduleRun, Timetable
 
 Answer = TypeVar("Answer")
-Id = Annotated[str, typer.Argument(metavar="ID", help="The schedule's id.")]
-When = Annotated[
-    str, typer.Argument(metavar="WHEN", help='"30 2 * * *", "every 15m", "rate(5 minutes)" or an instant.')
-]
-Zone = Annotated[str, typer.Option("--tz", metavar="ZONE", help="Of its clock, like Europe/Berlin.")]
-Dst = Annotated[str, typer.Option("--dst", metavar="RULE", help="When clocks change: debian, skip or both.")]
-Seconds = Annotated[
-    str | None,
-    typer.Option("--seconds", metavar="PLACE", help="Of six fields, where seconds stand: first or last."),
-]
 
 
 def list_(
-    prefix: Annotated[str, typer.Argument(metavar="[PREFIX]", help="Those whose ids begin so.")] = "",
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="Those whose ids begin so.")] = "",
     as_json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -54,7 +46,7 @@ def list_(
 
     entries = _ask(read, database_url)
     if as_json:
-        print_json(entries)
+        print_json([_columns(entry) for entry in entries])
         return
     print_table(
         ["id", "when", "zone", "kind", "next", "last", "runs", "owner", "state"],
@@ -68,47 +60,6 @@ def list_(
         folding=("id", "when", "state"),
         empty="no schedules" + (f" whose ids begin with {prefix!r}" if prefix else ""),
     )
-
-
-def add(
-    id: Id,
-    when: When,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="What kind of job.")],
-    payload: Annotated[str, typer.Argument(metavar="[JSON]", help="The payload; {} if left out.")] = "{}",
-    tz: Zone = "UTC",
-    dst: Dst = "debian",
-    seconds: Seconds = None,
-    queue: Annotated[str | None, typer.Option("--queue", metavar="NAME", help="default unless said.")] = None,
-    catch_up: Annotated[
-        str, typer.Option("--catch-up", metavar="RULE", help="After a downtime: last, skip or all.")
-    ] = "last",
-    overlap: Annotated[
-        str, typer.Option("--overlap", metavar="RULE", help="While one runs: skip, queue or replace.")
-    ] = "skip",
-    replace: Annotated[bool, typer.Option("--replace", help="Also where the id exists.")] = False,
-    database_url: DatabaseUrl = None,
-) -> None:
-    """Let a job occur again and again, or once.
-
-    \b
-    Examples:
-      jobd schedules add nightly "30 2 * * *" report --tz Europe/Berlin
-      jobd schedules add ping "every 15m" ping '{"host": "a"}' --replace
-    """
-    from jobd.payload import encode_payload, parse_payload
-    from jobd.schedules import put_one
-    from jobd.terms import terms
-
-    now = datetime.now(UTC)
-    try:
-        text = encode_payload(parse_payload(payload))
-    except PayloadError as error:
-        raise typer.BadParameter(str(error), param_hint="JSON") from error
-    options: dict[str, Any] = {"tz": tz, "dst": dst, "seconds": seconds, "queue": queue}
-    options |= {"catch_up": catch_up, "overlap": overlap}
-    made = terms(id, when, kind, owner="api", payload=text, now=now, **options)
-    first = _ask(lambda timetable: put_one(timetable, made, replace=replace, now=now), database_url)
-    typer.echo(f"schedule {id} occurs first at {local(first)}")
 
 
 def remove(id: Id, database_url: DatabaseUrl = None) -> None:
@@ -199,6 +150,10 @@ def preview(
     tz: Zone = "UTC",
     dst: Dst = "debian",
     seconds: Seconds = None,
+    anchor: Anchor = None,
+    id: Annotated[
+        str | None, occurs("--id", metavar="ID", help="The schedule's, from which H is chosen.")
+    ] = None,
     count: Annotated[int, typer.Option("--count", metavar="N", min=1, max=1000, help="So many.")] = 10,
     after: Annotated[
         str | None, typer.Option("--after", metavar="INSTANT", help="Those after this; now unless said.")
@@ -213,7 +168,14 @@ def preview(
     """
     from jobd.schedule import Schedule
 
-    schedule = Schedule.parse(when, tz=tz, dst=dst, seconds=seconds)  # type: ignore[arg-type]
+    schedule = Schedule.parse(
+        when,
+        tz=tz,
+        dst=dst,  # type: ignore[arg-type]
+        seconds=seconds,  # type: ignore[arg-type]
+        anchor=instant(anchor, option="--anchor") if anchor else None,
+        id=id,
+    )
     moment: datetime | None = instant(after, option="--after") if after else datetime.now(UTC)
     fires: list[datetime] = []
     while len(fires) < count and moment is not None:
@@ -257,6 +219,14 @@ def _state(entry: ScheduleEntry) -> str:
 
 def _span(run: ScheduleRun) -> str:
     return brief(run.fire_at) if run.count == 1 else f"{brief(run.fire_at)} - {brief(run.last_at)}"
+
+
+def _columns(entry: ScheduleEntry) -> dict[str, Any]:
+    """Its columns by name, durations in `_seconds`."""
+    columns = {field.name: getattr(entry, field.name) for field in fields(entry)}
+    for name in ("delay_tolerance", "timeout", "stagger", "misfire_grace", "jitter"):
+        columns[f"{name}_seconds"] = columns.pop(name)
+    return columns
 
 
 def _plain(run: ScheduleRun) -> dict[str, Any]:

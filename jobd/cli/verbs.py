@@ -19,6 +19,7 @@ from jobd.cli import (
     queues,
     run,
     schedules,
+    terms,
     workers,
 )
 from jobd.cli.shape import Verb, Verbs
@@ -69,7 +70,7 @@ VERBS: dict[str, list[Callable[..., None]]] = {
 QUEUE_VERBS: list[Callable[..., None]] = [queues.list_, queues.pause, queues.resume]
 SCHEDULE_VERBS: list[Callable[..., None]] = [
     schedules.list_,
-    schedules.add,
+    terms.add,
     schedules.remove,
     schedules.pause,
     schedules.resume,

@@ -13,9 +13,10 @@ from __future__ import annotations
 import importlib
 import pickle
 import struct
-import traceback
 from collections.abc import Callable
 from typing import Any, Final
+
+from jobd.storable import told
 
 LENGTH: Final = struct.Struct("!Q")
 _RETURNED: Final = b"+"
@@ -119,18 +120,8 @@ def _find(module: str, qualname: str) -> Any:
 
 
 def _raised(error: BaseException) -> bytes:
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    try:
-        text = str(error)
-    except Exception as failed:
-        text = f"<no message: its __str__ raised {type(failed).__name__}>"
     # The first frame is answer()'s own.
-    inner = error.__traceback__ and error.__traceback__.tb_next
-    try:
-        trace = "".join(traceback.format_exception(kind, error, inner))
-    except Exception as failed:
-        trace = f"<no traceback: formatting it raised {type(failed).__name__}>"
+    name, text, trace = told(error, error.__traceback__ and error.__traceback__.tb_next)
     packed = _portable(error) if isinstance(error, Exception) else None
     return _RAISED + pickle.dumps((packed, name, text, trace), pickle.HIGHEST_PROTOCOL)
 

@@ -21,10 +21,10 @@ from jobd.schedule import Schedule
 from jobd.terms import parsed
 from jobd.timetable import Decision, DueSchedule, Occurrence, ScheduleEntry
 
-# How soon to look again where an occurrence waits for the one before it.
+# How soon to look again where an occurrence waits for the one before it: after a sixtieth of the time
+# that it has waited, within these.
 QUEUE_LOOK = timedelta(seconds=1)
-# How long after the look before occurrences are still on time: who waits for room then runs, however late.
-ON_TIME = timedelta(seconds=10)
+QUEUE_LOOK_MOST = timedelta(seconds=60)
 # Parsed schedules that are kept.
 REMEMBERED = 20_000
 
@@ -41,6 +41,8 @@ class Decider:
             return self._decided(due)
         except ConfigError as error:
             fault = str(error)
+        except OSError:  # The data of its zone could not be read just now.
+            return due.decided(due.entry.decided_until, due_at=due.moment + QUEUE_LOOK_MOST)
         except Exception as error:  # Somebody wrote it by hand: it rests, and holds up no other.
             fault = f"{type(error).__name__}: {error}"
         return due.decided(due.entry.decided_until, due_at=None, fault=fault)
@@ -53,7 +55,12 @@ class Decider:
         ended = entry.ends_at is not None and first is not None and first > entry.ends_at
         if first is None or ended or (runs_left is not None and runs_left <= 0):
             return due.decided(entry.decided_until, due_at=None)
-        if entry.passed_until is not None and first <= entry.passed_until:
+        if entry.passed_until is None or first > entry.passed_until:
+            pass
+        elif entry.passed_from is not None and first <= entry.passed_from:
+            # What was due when the pause began is decided as it would have been then.
+            due = due._replace(moment=entry.passed_from)
+        else:
             passed = pass_over(schedule, first, entry.passed_until, ends_at=entry.ends_at, reason="paused")
             # What is due since then is decided by the next look, at once.
             return _told(due, passed.missed, [], due_at=passed.next_fire_at)
@@ -71,7 +78,8 @@ class Decider:
         runs = [_run(due, *fire) for fire in begin]
         if over and (entry.overlap == "queue" or (entry.overlap == "skip" and len(fires) > 1)):
             # Those of a catch-up wait for each other as well.
-            return _told(due, made.missed, runs, due_at=due.moment + QUEUE_LOOK, queued_until=due.moment)
+            look = _next_look(due, over[0].fire_at, len(runs))
+            return _told(due, made.missed, runs, due_at=look, queued_until=due.moment)
         skipped = [Occurrence(fire.fire_at, fire.fire_at, 1, "skipped", "overlap") for fire in over]
         last = runs_left is not None and len(runs) >= runs_left
         return _told(due, made.missed, [*skipped, *runs], due_at=None if last else made.next_fire_at)
@@ -87,22 +95,36 @@ class Decider:
 
 
 def _from_queue(due: DueSchedule, schedule: Schedule, first: datetime, room: int) -> Decision:
-    """Let the oldest run that wait, as there is room; whatever else is due has its turn after them."""
-    entry, until = due.entry, due.entry.queued_until
-    assert until is not None
-    if entry.overlap == "queue" and due.moment - until <= ON_TIME:
-        until = due.moment
-    waiting, dropped, moment = deque[datetime](), list[datetime](), cast("datetime | None", first)
+    """Let the oldest run that wait, as there is room.
+
+    With `queue` all that falls due meanwhile joins them; of more than `cap` the oldest are skipped. With
+    `skip` they are what a catch-up brought, and what falls due until the last of them begins is skipped.
+    """
+    entry, until = due.entry, due.moment
+    if entry.overlap != "queue":
+        assert entry.queued_until is not None
+        until = min(entry.queued_until, due.moment)
+    waiting, over, moment = deque[datetime](), list[datetime](), cast("datetime | None", first)
     while moment is not None and moment <= min(until, entry.ends_at or until):
         waiting.append(moment)
         if len(waiting) > entry.cap:
-            dropped.append(waiting.popleft())
+            over.append(waiting.popleft())
         moment = schedule.next_after(moment)
     runs = [_run(due, waiting.popleft(), due.moment) for _ in range(min(room, len(waiting)))]
-    over = Stretch(dropped[0], dropped[-1], len(dropped), "overlap") if dropped else None
-    # Where nobody waits any more the others are decided by the next look, at once.
-    due_at = due.moment + QUEUE_LOOK if waiting else due.moment
-    return _told(due, over, runs, due_at=due_at, queued_until=until)
+    stretch = Stretch(over[0], over[-1], len(over), "overlap") if over else None
+    if waiting:
+        look = _next_look(due, waiting[0], len(runs))
+        return _told(due, stretch, runs, due_at=look, queued_until=until)
+    if moment is not None and moment <= due.moment:
+        late = pass_over(schedule, moment, due.moment, ends_at=entry.ends_at, reason="overlap")
+        return _told(due, late.missed, runs, due_at=late.next_fire_at)
+    return _told(due, stretch, runs, due_at=due.moment)
+
+
+def _next_look(due: DueSchedule, oldest: datetime, begin: int) -> datetime:
+    """When to look for room for the oldest that waits: who ends tells nobody. `begin` of them begin now."""
+    waited = min(max((due.moment - oldest) / 60, QUEUE_LOOK), QUEUE_LOOK_MOST)
+    return due.moment + max(waited, due.entry.stagger * begin)
 
 
 def _told(

@@ -72,8 +72,9 @@ class Notifier:
         self.up = True
         self._recovery.succeeded()
         self._events.emit(ListenerChanged(True, "notifications arrive"))
-        # Listen first, look after: what was enqueued before we listened must not wait for a poll.
+        # Listen first, look after: what was enqueued or changed before we listened must not wait for a poll.
         self._on_work()
+        self._on_schedules()
 
     def _heard(self, channel: str, payload: str) -> None:
         if channel == WAKE and payload in self._queues:

@@ -20,7 +20,7 @@ from uuid import UUID
 
 from jobd.engine.decider import Decider
 from jobd.engine.recovery import Recovery
-from jobd.errors import JobdError, JobNotFound, Refused, WrongState
+from jobd.errors import JobdError, JobNotFound, Refused, Transient, WrongState
 from jobd.events import Events, ScheduleDropped, ScheduleFaulty, ScheduleFired, ScheduleTaken
 from jobd.timetable import Decision, DueSchedule, Standing, Terms, Timetable
 
@@ -102,38 +102,45 @@ class Scheduler:
         """Put what code and file declare into the database, and pause what they no longer do.
 
         At the start, and again whenever this process begins to lead: an older version that started
-        meanwhile had declared what this one does not know.
+        meanwhile had declared what this one does not know. What somebody holds locked is put the next time.
         """
         if self._declared_as is not None and term in (None, self._declared_as):
             return
+        complete = True
         for owner, schedules in self._declared.items():
-            for id, (_, before) in (await self._put(schedules)).items():
+            stands, whole = await self._put(schedules)
+            complete &= whole
+            for id, (_, before) in stands.items():
                 if before is not None and before not in self._declared:
                     self._events.emit(ScheduleTaken(id, owner, before))
         for owner, schedules in self._declared.items():
             ids = [terms.id for terms in schedules]
             for id in await self._timetable.disown(owner, ids, now=self._now()):
                 self._events.emit(ScheduleDropped(id, owner))
-        self._declared_as = term or 0
+        if complete:
+            self._declared_as = term or 0
 
-    async def _put(self, schedules: Sequence[Terms]) -> dict[str, Standing]:
+    async def _put(self, schedules: Sequence[Terms]) -> tuple[dict[str, Standing], bool]:
+        """Declare them; return those that stand, and whether each has been seen to."""
         try:
-            return await self._timetable.put(schedules, replace=True, now=self._now())
+            return await self._timetable.put(schedules, replace=True, now=self._now()), True
         except Refused as refusal:
             if len(schedules) == 1:
                 self._events.emit(ScheduleFaulty(schedules[0].id, str(refusal)))
-                return {}
-        # One that the database refuses holds up no other.
-        stands: dict[str, Standing] = {}
+                return {}, True
+        except Transient:
+            if len(schedules) == 1:
+                return {}, False
+        # One that the database refuses, or that somebody holds, holds up no other.
+        stands, complete = dict[str, Standing](), True
         for each in schedules:
-            stands |= await self._put([each])
-        return stands
+            some, whole = await self._put([each])
+            stands |= some
+            complete &= whole
+        return stands, complete
 
     async def once(self, term: int) -> float:
         """Decide about everything that is due; return for how many seconds there is nothing to do."""
-        if time.monotonic() - self._settled_at >= SETTLE_SECONDS:
-            await self._timetable.settle()
-            self._settled_at = time.monotonic()
         while True:
             due = await self._timetable.due(count=BATCH, now=self._now())
             decided, held = await self._decide(due, term) if due else (0, 0)
@@ -142,6 +149,9 @@ class Scheduler:
                 return REFUSED_PAUSE
             if decided == len(due) < BATCH:
                 break
+        if time.monotonic() - self._settled_at >= SETTLE_SECONDS:
+            await self._timetable.settle()
+            self._settled_at = time.monotonic()
         seconds = await self._timetable.next_fire(now=self._now())
         return LONGEST_SLEEP if seconds is None else min(max(seconds, SHORTEST_SLEEP), LONGEST_SLEEP)
 
@@ -155,12 +165,14 @@ class Scheduler:
         for each, decision in zip(due, decisions, strict=False):
             if decision.id not in held:
                 continue
-            await self._replace(each, decision)
             if decision.fault is not None:
                 self._events.emit(ScheduleFaulty(decision.id, decision.fault))
             for run in decision.occurrences:
                 late = max((each.moment - run.last_at).total_seconds() + passed, 0.0)
                 self._events.emit(ScheduleFired(decision.id, run.outcome, run.number, late))
+        for each, decision in zip(due, decisions, strict=False):
+            if decision.id in held:
+                await self._replace(each, decision)
         return len(decisions), len(held)
 
     def _decisions(self, due: Sequence[DueSchedule]) -> list[Decision]:

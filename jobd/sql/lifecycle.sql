@@ -397,7 +397,11 @@ with past as (
            deadline_policy, payload, max_attempts, generation + 1, claim_no, unique_key, concurrency_key,
            backoff, timeout, errors, headers, created_at
       from past
-    returning queue, generation
+    returning id, queue, generation, headers
+), noted as (
+    -- Its schedule counts it again.
+    update jobd.schedules s set open_jobs = s.open_jobs || b.id, revision = s.revision + 1
+      from back b where s.id = b.headers ->> 'schedule' and b.id <> all (s.open_jobs)
 )
 select generation, jobd.wake(array[queue]) from back
 

@@ -55,7 +55,7 @@ select * from jobd.schedules
 
 -- name: occurrences (id, before, count)
 -- The newest occurrences first, with the jobs that they became.
-select r.*, j.kind, j.state, coalesce(j.claimed_at, j.finished_at) as started_at, j.finished_at, j.reason as job_reason,
+select r.*, j.kind, j.state, j.claimed_at as started_at, j.finished_at, j.reason as job_reason,
        j.errors #> '{-1}' as error
   from jobd.schedule_runs r left join jobd.all_jobs j on j.id = r.job_id
  where r.schedule_id = $1::text and r.fire_at < coalesce($2::timestamptz, 'infinity')
@@ -69,7 +69,14 @@ select s.*, array(select o.id from unnest(s.open_jobs) with ordinality as o (id,
        greatest(s.last_success_at, e.last_success_at) as succeeded_at
   from (select s.*, t.moment
           from (select coalesce($2::timestamptz, clock_timestamp()) as moment) t
-          join jobd.schedules s on s.due_at <= t.moment and s.paused_at is null
+          -- Two walks along the index, which end: the moment is nothing that the planner could guess rows by.
+         cross join lateral ((select * from jobd.schedules n
+                               where n.due_at <= 'epoch' and n.paused_at is null
+                               order by n.due_at limit $1::int)
+                             union all
+                             (select * from jobd.schedules d
+                               where d.due_at > 'epoch' and d.due_at <= t.moment and d.paused_at is null
+                               order by d.due_at desc limit $1::int)) s
          order by s.due_at > 'epoch', s.due_at desc limit $1::int) s
  cross join lateral jobd.ended_runs(s.open_jobs) e
  order by s.due_at > 'epoch', s.due_at desc
@@ -80,7 +87,7 @@ with ended as materialized (
     select s.id, e.ids, e.last_success_at
       from jobd.schedules s cross join lateral jobd.ended_runs(s.open_jobs) e
      where s.open_jobs <> '{}' and e.ids <> '{}'
-     order by s.id for no key update of s
+     order by s.id for no key update of s skip locked
 ), settled as (
     update jobd.schedules s
        set open_jobs = array(select o.id from unnest(s.open_jobs) with ordinality as o (id, place)
@@ -124,8 +131,11 @@ with lead as materialized (
        and l.lease_until >= coalesce($23::timestamptz, clock_timestamp())
        for no key update
 ), same as materialized (
-    select s.id
-      from jobd.schedules s join unnest($4::text[], $5::bigint[]) as u (id, revision) on s.id = u.id
+    select u.*
+      from jobd.schedules s
+      join unnest($4::text[], $5::bigint[], $6::timestamptz[], $7::timestamptz[], $8::text[], $9::int[],
+                  $10::timestamptz[], $11::text[], $12::timestamptz[], $13::timestamptz[])
+           as u (id, revision, until, due, fault, run_count, fired, open_jobs, succeeded_at, queue) on s.id = u.id
      where s.revision = u.revision and s.paused_at is null and exists (select from lead)
      order by s.id for no key update of s skip locked
 ), moved as (
@@ -134,12 +144,9 @@ with lead as materialized (
            last_fire_at = coalesce(u.fired, s.last_fire_at), open_jobs = u.open_jobs::uuid[],
            last_success_at = greatest(s.last_success_at, u.succeeded_at), queued_until = u.queue,
            revision = s.revision + 1
-      from same
-      join unnest($4::text[], $6::timestamptz[], $7::timestamptz[], $8::text[], $9::int[], $10::timestamptz[],
-                  $11::text[], $12::timestamptz[], $13::timestamptz[])
-           as u (id, until, due, fault, run_count, fired, open_jobs, succeeded_at, queue) on u.id = same.id
-     where s.id = same.id
-    returning s.*
+      from same u
+     where s.id = u.id
+    returning s.id
 ), decided as (
     insert into jobd.schedule_runs (schedule_id, fire_at, last_at, count, outcome, reason, job_id)
     select u.schedule_id, u.fire_at, u.last_at, u.count, u.outcome, u.reason, u.job_id
@@ -151,13 +158,18 @@ with lead as materialized (
 ), made as (
     insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at, delay_tolerance,
                            deadline_policy, payload, max_attempts, backoff, timeout, headers, created_at)
-    select d.job_id, m.queue, m.kind, m.tenant_id, m.use_case,
-           case when u.run_at > t.moment then 'scheduled' else 'ready' end, m.priority, u.run_at,
-           u.run_at + coalesce(m.delay_tolerance, '0'), m.delay_tolerance, m.deadline_policy, m.payload, m.max_attempts,
-           m.backoff, m.timeout, coalesce(m.headers, '{}') || u.headers::jsonb, t.moment
-      from decided d
-      join moved m on m.id = d.schedule_id
-      join unnest($20::uuid[], $21::timestamptz[], $22::text[]) as u (job_id, run_at, headers) on u.job_id = d.job_id
+    select r.job_id, s.queue, s.kind, s.tenant_id, s.use_case,
+           case when r.run_at > t.moment then 'scheduled' else 'ready' end, s.priority, r.run_at,
+           r.run_at + coalesce(s.delay_tolerance, '0'), s.delay_tolerance, s.deadline_policy, s.payload, s.max_attempts,
+           s.backoff, s.timeout, coalesce(s.headers, '{}') || r.headers::jsonb, t.moment
+      -- Nobody can guess how many have moved: joined to those, the whole batch would be gone through for each of its
+      -- rows. What is read here is as it was when its revision was compared.
+      from (select d.schedule_id, u.*
+              from decided d
+              join unnest($20::uuid[], $21::timestamptz[], $22::text[]) as u (job_id, run_at, headers)
+                on u.job_id = d.job_id
+            offset 0) r
+      join jobd.schedules s on s.id = r.schedule_id
      cross join (select coalesce($23::timestamptz, clock_timestamp()) as moment) t
     returning queue, state
 ), woken as materialized (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,7 +12,9 @@ from benchmarks.machine import Stat, cpu_seconds
 from benchmarks.options import parse
 from benchmarks.workloads.drain import size_for
 from benchmarks.workloads.latency import WARM_UP, Stamp, between, rate
+from benchmarks.workloads.schedules import Written, others, plan_of, same_minute, spread_out
 from benchmarks.workloads.snapshot import quarter_rates, quarter_rates_of_curve
+from jobd.schedule import Schedule
 
 
 @pytest.mark.parametrize(("rate", "size"), [(6, 1_000), (490, 3_000), (4_400, 30_000), (55_000, 100_000)])
@@ -49,6 +52,42 @@ def test_stamps_of_a_phase_are_those_sent_in_it():
 def test_a_phase_with_hardly_a_stamp_fails():
     with pytest.raises(Failed, match="too few"):
         between([Stamp(sent, 1) for sent in range(WARM_UP)], 0, None)
+
+
+# The last minutes of a day and of a month.
+BEGIN = datetime(2026, 11, 30, 23, 57, 19, tzinfo=UTC)
+
+
+def occurs(written: Written, after: datetime) -> datetime | None:
+    id, text, zone, seconds = written
+    return Schedule.parse(text, tz=zone, seconds=seconds, id=id).next_after(after)  # type: ignore[arg-type]
+
+
+def test_the_minute_of_schedules_leaves_time_to_see_the_daemon_idle():
+    minute, spread = plan_of(BEGIN, idle=30)
+    assert (minute, spread) == (BEGIN.replace(second=0) + timedelta(minutes=1), minute + timedelta(seconds=5))
+    assert plan_of(BEGIN + timedelta(seconds=1), idle=30)[0] == minute + timedelta(minutes=1)
+
+
+def test_schedules_of_the_minute_occur_then_and_are_spelled_in_many_ways():
+    minute, _ = plan_of(BEGIN, idle=30)
+    written = list(same_minute(200, BEGIN, minute))
+    assert {occurs(each, BEGIN) for each in written} == {minute}
+    assert len({each.id for each in written}) == 200
+    assert len({each.expression for each in written}) > 50
+
+
+def test_spread_schedules_occur_once_between_two_moments():
+    end = BEGIN + timedelta(seconds=60)
+    for written in spread_out(200, BEGIN, end):
+        at = occurs(written, BEGIN.replace(microsecond=0) - timedelta(seconds=1))
+        assert at is not None and BEGIN <= at <= end
+        assert (occurs(written, at) or end + timedelta(days=1)) > end + timedelta(hours=1)
+
+
+def test_other_schedules_keep_quiet_while_the_rest_is_measured():
+    end = BEGIN + timedelta(minutes=20)
+    assert all((occurs(written, BEGIN) or end) >= end for written in others(200, BEGIN, end))
 
 
 def test_a_process_name_may_hold_anything():

@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.daemon.board import Board, board_on
-from tests.daemon.daemons import Daemons, daemons_on
+from tests.daemon.board import Board
+from tests.daemon.daemons import Daemons
 from tests.daemon.outage import outage, prepare
 from tests.postgres import PostgresServer
 from tests.signals import eventually
 
 
 @pytest.fixture
-def own_database_url(own_postgres: PostgresServer) -> str:
+def database_url(own_postgres: PostgresServer) -> str:
     return prepare(own_postgres)
 
 
 @pytest.fixture
-async def daemons(own_database_url: str) -> AsyncIterator[Daemons]:
-    async with daemons_on(own_database_url) as daemons:
-        yield daemons
-
-
-@pytest.fixture
-async def board(own_database_url: str) -> AsyncIterator[Board]:
-    async with board_on(own_database_url) as board:
-        yield board
+def direct_database_url(database_url: str) -> str:
+    return database_url
 
 
 async def test_an_immediate_restart_under_load_loses_no_job_and_ends_each_once(
@@ -146,10 +138,20 @@ async def test_readiness_tells_that_the_schedules_cannot_be_looked_at(
     daemon = await daemons.start()
     async with httpx.AsyncClient(base_url=daemon.address) as client:
 
-        async def scheduler() -> dict[str, Any]:
-            return (await client.get("/readyz")).json()["scheduler"]
+        async def answer() -> dict[str, Any]:
+            return (await client.get("/readyz")).json()
 
+        await eventually(answer, until=lambda told: told["scheduler"]["running"])
         async with outage(own_postgres, seconds=0):
-            told = await eventually(scheduler, until=lambda told: not told["running"])
-            assert "failed (" in told["reason"] or "stand for election (" in told["reason"]
-        assert await eventually(scheduler, until=lambda told: told["running"], timeout=30)
+            told = await eventually(answer, until=lambda told: not told["scheduler"]["running"])
+            assert told["scheduler"]["reason"]
+            # Also when it has no lease any more, and so asks nothing of the database.
+            told = await eventually(answer, until=lambda told: "no heartbeat" in str(told["reasons"]))
+            assert told["scheduler"] == {
+                "running": False,
+                "lead": "follower",
+                "schedules": 0,
+                "reason": told["scheduler"]["reason"],
+            }
+            assert "no heartbeat was confirmed for" in told["scheduler"]["reason"]
+        await eventually(answer, until=lambda told: told["scheduler"]["running"], timeout=30)

@@ -18,7 +18,6 @@ HANDOVER = 15.0
 # What a fire can be held up at.
 HOLDS = {
     "at its proof": "select from jobd.leader for update",
-    "at the advance": "select from jobd.schedules for update",
     "at the history": "lock table jobd.schedule_runs in share row exclusive mode",
     "at the jobs": "lock table jobd.jobs in share row exclusive mode",
 }

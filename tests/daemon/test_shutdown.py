@@ -11,6 +11,7 @@ import pytest
 
 from tests.daemon.board import Board
 from tests.daemon.daemons import Daemons
+from tests.signals import eventually
 
 
 async def assert_nothing_left(board: Board) -> None:
@@ -37,6 +38,27 @@ async def test_handlers_may_end_within_the_grace_while_nothing_new_is_claimed(
     assert await daemon.ended() == 0
     assert await board.runs(ids) == dict.fromkeys(ids, 1)
     assert (await board.row(left.id))["claim_no"] == 0
+    await assert_nothing_left(board)
+
+
+async def test_the_lead_goes_to_another_while_handlers_still_end(
+    daemons: Daemons, board: Board, tmp_path: Path
+):
+    daemon = await daemons.start(shutdown_grace="5m")
+    gate = tmp_path / "gate"
+    job = await board.jobs.enqueue("wait", {"path": str(gate)})
+    await board.in_state(job.id, "running")
+    await eventually(lambda: board.query("select from jobd.leader where lease_until > now()"))
+    daemon.terminate()
+    # Given up, not run out.
+    await eventually(lambda: board.query("select from jobd.leader where lease_until = '-infinity'"))
+    assert daemon.alive
+    assert await board.count("running") == 1
+    async with httpx.AsyncClient() as client:
+        told = (await client.get(f"{daemon.address}/readyz")).json()["scheduler"]
+    assert (told["running"], told["lead"], told["reason"]) == (False, "follower", "shutting down")
+    gate.touch()
+    assert await daemon.ended() == 0
     await assert_nothing_left(board)
 
 
@@ -83,12 +105,12 @@ async def test_a_handler_that_swallows_its_cancellation_does_not_hold_up_the_end
     await assert_nothing_left(board)
 
 
-@pytest.mark.slow
-async def test_a_thread_that_never_returns_does_not_hold_up_the_end(
-    daemons: Daemons, board: Board, tmp_path: Path
+@pytest.mark.parametrize("kind", [pytest.param("thread_wait", marks=pytest.mark.slow), "process_wait"])
+async def test_a_thread_or_a_process_that_never_returns_does_not_hold_up_the_end(
+    daemons: Daemons, board: Board, tmp_path: Path, kind: str
 ):
     daemon = await daemons.start(shutdown_grace="0.2s")
-    job = await board.jobs.enqueue("thread_wait", {"path": str(tmp_path / "never")})
+    job = await board.jobs.enqueue(kind, {"path": str(tmp_path / "never")})
     await board.in_state(job.id, "running")
     daemon.terminate()
     assert await daemon.ended() == 0
@@ -111,17 +133,6 @@ async def test_a_job_is_not_handed_back_while_its_thread_goes_on(
     assert await daemon.ended() == 0
     assert (await board.row(job.id))["state"] == "succeeded"
     assert await board.runs([job.id]) == {job.id: 1}
-
-
-async def test_a_process_handler_is_ended_with_its_daemon(daemons: Daemons, board: Board, tmp_path: Path):
-    daemon = await daemons.start(shutdown_grace="0.2s")
-    job = await board.jobs.enqueue("process_wait", {"path": str(tmp_path / "never")})
-    await board.in_state(job.id, "running")
-    daemon.terminate()
-    assert await daemon.ended() == 0
-    row = await board.row(job.id)
-    assert (row["state"], row["attempt"]) == ("ready", 0)
-    await assert_nothing_left(board)
 
 
 async def test_sigterm_while_a_handler_blocks_the_loop_is_obeyed_when_it_turns_again(

@@ -196,163 +196,34 @@ HANDLERS: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
 }
 
 SCHEDULES: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
-    "schedule-weekday-count": (
-        schedule("0 9 * * FRI#6"),
-        (
-            "day-of-week",
-            "'FRI#6'",
-            "1 to 5",
-        ),
-    ),
-    "schedule-step": (
-        schedule("*/0 * * * *"),
-        (
-            "minute",
-            "'*/0'",
-            "from 1",
-        ),
-    ),
-    "schedule-fields": (
-        schedule("30 2 * *"),
-        (
-            "schedule",
-            "'30 2 * *'",
-            '"30 2 * * *"',
-        ),
-    ),
-    "schedule-seconds": (
-        schedule("0 30 2 * * *"),
-        (
-            "schedule",
-            "'0 30 2 * * *'",
-            '"first"',
-        ),
-    ),
+    "schedule-weekday-count": (schedule("0 9 * * FRI#6"), ("day-of-week", "'FRI#6'", "1 to 5")),
+    "schedule-step": (schedule("*/0 * * * *"), ("minute", "'*/0'", "from 1")),
+    "schedule-fields": (schedule("30 2 * *"), ("schedule", "'30 2 * *'", '"30 2 * * *"')),
+    "schedule-seconds": (schedule("0 30 2 * * *"), ("schedule", "'0 30 2 * * *'", '"first"')),
     "schedule-seconds-unused": (
         schedule("30 2 * * *", seconds="first"),
-        (
-            "seconds",
-            "'first'",
-            "leave it out",
-        ),
+        ("seconds", "'first'", "leave it out"),
     ),
-    "schedule-seconds-place": (
-        schedule("0 30 2 * * *", seconds="middle"),
-        (
-            "seconds",
-            "'middle'",
-            '"last"',
-        ),
-    ),
-    "schedule-alias": (
-        schedule("@dayly"),
-        (
-            "schedule",
-            "'@dayly'",
-            "@daily",
-        ),
-    ),
-    "schedule-length": (
-        schedule("1," * 150),
-        (
-            "schedule",
-            "300",
-            "256",
-        ),
-    ),
+    "schedule-seconds-place": (schedule("0 30 2 * * *", seconds="middle"), ("seconds", "'middle'", '"last"')),
+    "schedule-alias": (schedule("@dayly"), ("schedule", "'@dayly'", "@daily")),
+    "schedule-length": (schedule("1," * 150), ("schedule", "300", "256")),
     "schedule-over": (schedule("2020-01-01T08:00Z"), ("2020-01-01T08:00Z",)),
-    "schedule-moment-naive": (
-        schedule(datetime(2030, 1, 1)),
-        (
-            "when",
-            "datetime(2030",
-            "datetime.now(UTC)",
-        ),
-    ),
-    "schedule-interval": (
-        schedule("every 5 minutes"),
-        (
-            "interval",
-            "'5 minutes'",
-            '"15m"',
-        ),
-    ),
-    "schedule-interval-zero": (
-        schedule("every 0s"),
-        (
-            "schedule",
-            "'every 0s'",
-            "from 1s",
-        ),
-    ),
-    "schedule-eventbridge": (
-        schedule("cron(0 0 * * * *)"),
-        (
-            "schedule",
-            "'cron(0 0 * * * *)'",
-            "?",
-        ),
-    ),
-    "zone-dst": (
-        schedule("30 2 * * *", dst="never"),
-        (
-            "dst",
-            "'never'",
-            '"skip"',
-        ),
-    ),
-    "schedule-catch-up": (
-        schedule("@daily", catch_up="some"),
-        (
-            "catch_up",
-            "'some'",
-            "last",
-        ),
-    ),
-    "schedule-cap": (
-        schedule("@daily", cap=5000),
-        (
-            "cap",
-            "5000",
-            "1000",
-        ),
-    ),
-    "schedule-overlap": (
-        schedule("@daily", overlap="wait"),
-        (
-            "overlap",
-            "'wait'",
-            "queue",
-        ),
-    ),
-    "schedule-instances": (
-        schedule("@daily", max_instances=0),
-        (
-            "max_instances",
-            "0",
-            "from 1",
-        ),
-    ),
-    "schedule-grace": (
-        schedule("@daily", misfire_grace="soon"),
-        (
-            "misfire_grace",
-            "'soon'",
-            '"15m"',
-        ),
-    ),
+    "schedule-moment-naive": (schedule(datetime(2030, 1, 1)), ("when", "datetime(2030", "datetime.now(UTC)")),
+    "schedule-interval": (schedule("every 5 minutes"), ("interval", "'5 minutes'", '"15m"')),
+    "schedule-interval-zero": (schedule("every 0s"), ("schedule", "'every 0s'", "from 1s")),
+    "schedule-eventbridge": (schedule("cron(0 0 * * * *)"), ("schedule", "'cron(0 0 * * * *)'", "?")),
+    "zone-dst": (schedule("30 2 * * *", dst="never"), ("dst", "'never'", '"skip"')),
+    "schedule-catch-up": (schedule("@daily", catch_up="some"), ("catch_up", "'some'", "last")),
+    "schedule-cap": (schedule("@daily", cap=5000), ("cap", "5000", "1000")),
+    "schedule-overlap": (schedule("@daily", overlap="wait"), ("overlap", "'wait'", "queue")),
+    "schedule-instances": (schedule("@daily", max_instances=0), ("max_instances", "0", "from 1")),
+    "schedule-grace": (schedule("@daily", misfire_grace="soon"), ("misfire_grace", "'soon'", '"15m"')),
     "schedule-grace-zero": (schedule("@daily", misfire_grace="0s"), ("misfire_grace", "'0s'", "1s or more")),
     "schedule-stagger": (schedule("@daily", stagger="2d"), ("stagger", "'2d'", "at most 1d")),
     "schedule-far": (schedule("2150-01-01T00:00"), ("when", "'2150-01-01T00:00'", "more than 8 years")),
     "zone-empty": (schedule("@daily", tz=""), ("tz", "''", "Europe/Berlin")),
     "schedule-option-timezone": (schedule("@daily", timezone="UTC"), ("timezone", "did you mean tz")),
-    "schedule-option": (
-        schedule("@daily", jiter="5s"),
-        (
-            "jiter",
-            "jitter",
-        ),
-    ),
+    "schedule-option": (schedule("@daily", jiter="5s"), ("jiter", "jitter")),
 }
 
 
@@ -367,6 +238,20 @@ async def declared_twice(jobs: Jobs) -> None:
 
 
 SCHEDULES["schedule-declared-twice"] = (declared_twice, ("schedules[0].id", "'resize'", "another id"))
+
+
+async def declared_misfit(jobs: Jobs) -> None:
+    @jobs.every("15m", id="often")
+    def other(key: str) -> None: ...
+
+    async with jobs.running():
+        pass
+
+
+SCHEDULES["schedule-declared-payload"] = (
+    declared_misfit,
+    ("payload of schedule 'often'", "'***'", "$.key: missing", "takes the keys key"),
+)
 
 REFUSED = PAYLOADS | OPTIONS | HANDLERS | SCHEDULES
 

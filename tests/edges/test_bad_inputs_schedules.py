@@ -60,6 +60,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "schedule-aws-days": (parse("cron(0 0 * * * *)"), ("schedule", "day-of-month", "needs a ?")),
     "schedule-aws-weekday": (parse("cron(0 0 ? * 0 *)"), ("day-of-week", "'0'", "1 to 7")),
     "schedule-aws-year": (parse("cron(0 0 1 1 ? 2199)"), ("year", "'2199'", "1970 to 2099")),
+    "schedule-aws-years": (
+        parse("cron(0 0 1 1 ? 2030-2027)"),
+        ("year", "'2030-2027'", "does not rise", "2027-2030"),
+    ),
     "schedule-rate": (parse("rate(5 fortnights)"), ("schedule", "fortnights", '"rate(5 minutes)"')),
     "schedule-every": (parse("every 5 minutes"), ("interval", "'5 minutes'", '"15m"')),
     "schedule-every-bounds": (parse("every 10ms"), ("schedule", "'every 10ms'", "from 1s")),

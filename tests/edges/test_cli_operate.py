@@ -189,6 +189,12 @@ def test_check_finds_an_id_that_code_and_file_both_declare(shell: str, folder: P
     assert "FAIL  schedules: schedules[1].id = 'monthly': is declared by the application's code, too" in out
 
 
+def test_check_finds_a_schedule_of_the_code_that_its_handler_cannot_take(shell: str, folder: Path) -> None:
+    (folder / "gallery.py").write_text(APP + '\njobs.every("15m", id="often", payload={"x": 1})(tidy)\n')
+    out = jobd("check", "--app", "gallery:jobs", code=2).out
+    assert "FAIL  schedules: payload of schedule 'often' = '***': payload $.x: unexpected key" in out
+
+
 def test_check_looks_at_the_settings_of_the_application(folder: Path, database_url: str) -> None:
     application(folder, database_url, lease="1m")
     answer = jobd("check", "--app", "gallery:jobs", "--json").json

@@ -3,6 +3,7 @@
 jobs    an application on the test's database, for handlers that the test declares; then
         `async with jobs.running():` is a whole daemon in this process, whose events the test waits for
 link    one connection past the daemon; the jobs are consistent at the end
+desk    a finisher at work, without a daemon
 
 processes       processes for handlers, none of which is left at the end
 make_processes  makes others: make_processes(limit=2, grace=0.1)
@@ -20,6 +21,7 @@ import pytest
 from jobd import Jobs
 from jobd.door import Database, Link
 from jobd.engine.processes import Processes
+from tests.engine.desk import Desk, running
 from tests.engine.door import NEVER, Door, children
 from tests.factories import assert_consistent
 
@@ -79,3 +81,11 @@ async def make_processes() -> AsyncIterator[Callable[..., Processes]]:
 @pytest.fixture
 def processes(make_processes: Callable[..., Processes]) -> Processes:
     return make_processes()
+
+
+@pytest.fixture
+async def desk(database_url: str) -> AsyncIterator[Desk]:
+    link = Link(Database(database_url))
+    async with running(Desk(link)) as desk:
+        yield desk
+    await link.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 
@@ -34,7 +35,7 @@ async def inserted(link: Link) -> int:
 async def test_a_context_tells_what_was_enqueued(jobs: Jobs):
     seen: list[JobContext] = []
 
-    @jobs.handler("looks", queue="special", max_attempts=4)
+    @jobs.handler("looks", queue="special", max_attempts=4, timeout="90s")
     async def looks(ctx: JobContext) -> None:
         seen.append(ctx)
 
@@ -54,6 +55,8 @@ async def test_a_context_tells_what_was_enqueued(jobs: Jobs):
     assert (ctx.tags, ctx.meta, ctx.fire_at, ctx.deadline) == (["a", "b"], {"k": 1}, None, None)
     assert ctx.idempotency_key == f"{job.id}:0"
     assert ctx.run_at == job.run_at
+    assert job.claimed_at is not None
+    assert timedelta(seconds=90) <= ctx.times_out_at - job.claimed_at < timedelta(seconds=120)
 
 
 async def test_progress_is_written_at_most_once_a_second(jobs: Jobs, link: Link):

@@ -17,7 +17,7 @@ from tests.factories import query, scalar
 from tests.signals import eventually
 
 # What a scheduler sends from its start to the end of a fire, in this order.
-STATEMENTS = ("put", "disown", "elect", "settle", "due", "fire", "cancel", "next_fire")
+STATEMENTS = ("put", "disown", "elect", "due", "fire", "cancel", "settle", "next_fire")
 LAPSED = timedelta(seconds=6)
 
 

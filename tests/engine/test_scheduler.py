@@ -6,7 +6,8 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from jobd.engine.scheduler import REFUSED_PAUSE
 from jobd.errors import Refused
 from jobd.events import ScheduleDropped, ScheduleFaulty, ScheduleFired, ScheduleTaken
 from jobd.ids import uuid7
+from jobd.store import Store
 from jobd.terms import terms
 from jobd.timetable import Terms
 from tests.engine.clockwork import BEGIN, MINUTE, Clockwork
@@ -167,42 +169,25 @@ async def test_overlap_queue_waits_for_the_one_before(clock: Clockwork):
     assert len(await clock.history()) == 3
 
 
-async def test_with_overlap_queue_nothing_that_was_on_time_is_dropped(clock: Clockwork):
+async def test_with_overlap_queue_nothing_is_dropped(clock: Clockwork):
     await clock.add("* * * * *", overlap="queue", misfire_grace="30s")
     await clock.after(MINUTE)
-    for _ in range(40):
-        # Nobody finishes the first one for four minutes, while a scheduler looks every few seconds.
-        await clock.after(6 * SECOND)
+    # Nobody finishes the first one for a while; then there is nobody to look, either.
+    for passed in (MINUTE, 6 * SECOND, MINUTE, 2 * MINUTE):
+        await clock.after(passed)
     ran = [1.0]
     while len(ran) < 5:
         await clock.end_jobs()
-        await clock.after(2 * SECOND)
+        await clock.after(10 * SECOND)
         ran.append(ran[-1] + 1)
         assert await clock.fired() == ran
     assert {row[3] for row in await clock.history()} == {"ran"}
 
 
-async def test_behind_a_queue_a_downtime_is_caught_up_as_the_schedule_says(clock: Clockwork):
-    await clock.add("* * * * *", overlap="queue")
-    await clock.after(MINUTE)
-    for _ in range(11):
-        await clock.after(6 * SECOND)
-    await clock.after(10 * MINUTE)
-    for _ in range(4):
-        await clock.end_jobs()
-        await clock.after(2 * SECOND)
-    assert await clock.history() == [
-        (1, 1, 1, "ran", None),
-        (2, 2, 1, "ran", None),
-        (3, 11, 9, "missed", "catch_up"),
-        (12, 12, 1, "ran", None),
-    ]
-
-
 async def test_a_queue_has_an_end(clock: Clockwork):
     await clock.add("* * * * *", overlap="queue", cap=3)
-    for _ in range(80):
-        await clock.after(6 * SECOND)
+    for _ in range(40):
+        await clock.after(12 * SECOND)
     dropped = [row for row in await clock.history() if row[3] == "skipped"]
     assert sum(row[2] for row in dropped) == 4
     assert {row[4] for row in dropped} == {"overlap"}
@@ -216,8 +201,77 @@ async def test_all_those_of_a_catch_up_run_one_after_the_other(clock: Clockwork)
     await clock.after(3.5 * MINUTE)
     for _ in range(4):
         await clock.end_jobs()
-        await clock.after(2 * SECOND)
+        await clock.after(5 * SECOND)
     assert await clock.history() == [(n, n, 1, "ran", None) for n in (1, 2, 3)]
+
+
+async def test_what_falls_due_while_a_catch_up_is_worked_off_overlaps(clock: Clockwork):
+    await clock.add("* * * * *", catch_up="all")
+    await clock.after(3 * MINUTE)
+    for _ in range(6):
+        await clock.after(1.5 * MINUTE)
+        await clock.end_jobs()
+        await clock.after(5 * SECOND)
+    assert (await clock.fired())[:3] == [1, 2, 3]
+    assert [row for row in await clock.history() if row[4] == "overlap"]
+    # What runs now is not late any more.
+    assert clock.now - BEGIN - (await clock.fired())[-1] * MINUTE < 3 * MINUTE
+
+
+async def test_those_of_a_catch_up_are_as_far_apart_as_it_says_also_where_they_wait(clock: Clockwork):
+    await clock.add("* * * * *", catch_up="all", stagger="10m")
+    await clock.after(3.5 * MINUTE)
+    begun = clock.now
+    for _ in range(3):
+        await clock.end_jobs()
+        await clock.after(5 * MINUTE + SECOND)
+    first, second = [job["run_at"] - begun for job in await clock.jobs()]
+    assert first < timedelta(0) < 10 * MINUTE <= second <= 11 * MINUTE
+
+
+async def test_the_longer_they_wait_the_less_often_is_looked(clock: Clockwork):
+    await clock.add("0 * * * *", overlap="queue")
+    await clock.at(BEGIN + timedelta(hours=1))
+    for hours, expected in ((2, 1), (2.5, 30), (9, 60)):
+        await clock.at(BEGIN + timedelta(hours=hours))
+        assert await clock.timetable.next_fire(now=clock.now) == expected
+
+
+async def test_a_job_that_is_retried_counts_again_and_so_does_its_success(clock: Clockwork):
+    await clock.add("* * * * *")
+    await clock.after(MINUTE)
+    await clock.end_jobs("dead")
+    assert await clock.timetable.settle() == 1
+    (job,) = await clock.jobs()
+    await Store(clock.link).retry(job["id"])
+    await clock.after(MINUTE)
+    assert (await clock.history())[-1][3:] == ("skipped", "overlap")
+    await clock.end_jobs()
+    await clock.after(MINUTE)
+    assert "last_success_at" in (await clock.jobs())[-1]["headers"]
+
+
+async def test_what_was_due_when_a_pause_began_is_no_part_of_it(clock: Clockwork):
+    await clock.add("0 3 * * *")
+    await clock.add("* * * * *", "queue", overlap="queue")
+    await clock.at(BEGIN + MINUTE)
+    clock.now = BEGIN + 182 * MINUTE
+    for id in ("s", "queue"):
+        await clock.timetable.pause_schedule(id, by="me", now=clock.now)
+    clock.now += 60 * MINUTE
+    for id in ("s", "queue"):
+        await clock.timetable.resume_schedule(id, now=clock.now)
+    await clock.after(SECOND)
+    assert await clock.history() == [(180, 180, 1, "ran", None)]
+    await clock.end_jobs()
+    for _ in range(3):
+        await clock.after(2 * SECOND)
+    assert await clock.history("queue") == [
+        (1, 1, 1, "ran", None),
+        (2, 181, 180, "missed", "catch_up"),
+        (182, 182, 1, "ran", None),
+        (183, 242, 60, "skipped", "paused"),
+    ]
 
 
 async def test_a_replacement_is_the_newest_of_those_that_are_due(clock: Clockwork):
@@ -399,21 +453,54 @@ async def test_two_schedulers_that_race_make_one_job(clock: Clockwork, rival: Cl
 async def test_one_that_somebody_is_changing_holds_up_no_other(clock: Clockwork, database_url: str):
     for id in ("held", "s"):
         await clock.add("* * * * *", id)
+    await clock.after(MINUTE)
+    await clock.end_jobs()
     holder = await Database(database_url).connect()
     try:
         await holder.execute("begin")
         await holder.execute("select from jobd.schedules where id = 'held' for update")
         clock.now += MINUTE
-        await clock.lead()
-        assert clock.term is not None
-        pause = await clock.scheduler.once(clock.term)
-        assert await clock.fired("s") == [1]
+        # Another one begins to lead, which also notes what has ended.
+        successor = Clockwork(clock.link, declared={"api": [tick("held", BEGIN), tick("s", BEGIN)]})
+        await clock.fleet.abdicate(NAME, clock.worker_id)
+        successor.now = clock.now
+        await successor.lead()
+        assert successor.term is not None
+        await successor.scheduler.declare(successor.term)
+        pause = await successor.scheduler.once(successor.term)
+        assert await clock.fired("s") == [1, 2]
         # And it is no reason to look all the time.
         assert pause == REFUSED_PAUSE
+        assert await clock.timetable.settle() == 0
     finally:
         await holder.close()
-    await clock.after(SECOND)
-    assert await clock.fired("held") == [1]
+    await successor.after(SECOND)
+    assert await clock.fired("held") == [1, 2]
+
+
+def tick(id: str, now: datetime, **options: Any) -> Terms:
+    return terms(id, "* * * * *", "tick", owner="api", now=now, **options)
+
+
+async def test_a_start_does_not_wait_for_one_that_somebody_holds(link: Link, database_url: str):
+    def declared(priority: int) -> Clockwork:
+        made = [
+            terms(id, "* * * * *", "tick", owner="code", now=BEGIN, priority=priority) for id in ("held", "s")
+        ]
+        return Clockwork(link, declared={"code": made})
+
+    await declared(0).scheduler.declare(None)
+    newer = declared(1)
+    holder = await Database(database_url).connect()
+    try:
+        await holder.execute("begin")
+        await holder.execute("select from jobd.schedules where id = 'held' for update")
+        await newer.scheduler.declare(None)
+        assert [entry.priority for entry in await newer.timetable.schedules()] == [0, 1]
+    finally:
+        await holder.close()
+    await newer.scheduler.declare(None)
+    assert [entry.priority for entry in await newer.timetable.schedules()] == [1, 1]
 
 
 async def test_one_that_is_removed_and_added_anew_is_another_one(clock: Clockwork):
@@ -437,7 +524,12 @@ async def test_long_downtimes_of_many_are_caught_up_in_slices(
     monkeypatch.setattr(scheduler, "SLICE_SECONDS", 0.0)
     for n in range(5):
         await clock.add("* * * * *", f"s{n}")
-    await clock.after(60 * MINUTE)
+    clock.now += 60 * MINUTE
+    await clock.lead()
+    assert clock.term is not None
+    due = await clock.timetable.due(count=10, now=clock.now)
+    assert await clock.scheduler._decide(due, clock.term) == (1, 1)
+    await clock.scheduler.once(clock.term)
     for n in range(5):
         assert await clock.fired(f"s{n}") == [60]
 

@@ -7,11 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from jobd import Jobs
 from jobd.door import Link
-from jobd.errors import ConfigError, HandlerError, ScheduleExists, ScheduleNotFound
-from jobd.events import JobFinished, ScheduleDropped
+from jobd.engine import scheduler
+from jobd.errors import ConfigError, HandlerError, PayloadError, ScheduleExists, ScheduleNotFound
+from jobd.events import JobFinished, LeaderChanged, ListenerChanged, ScheduleDropped, ScheduleFired
 from jobd.schedules import put_one
 from jobd.terms import terms
 from jobd.timetable import Timetable
@@ -119,6 +121,41 @@ async def test_a_schedule_of_the_settings_has_to_fit_the_code(
             pass
 
 
+async def test_a_schedule_of_the_code_has_to_fit_its_handler(database_url: str):
+    jobs = Jobs(database_url)
+
+    @jobs.every("15m", id="often")
+    async def ping(host: str) -> None: ...
+
+    told = "payload of schedule 'often' = '***': payload $.host: missing, expected"
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        async with jobs.running():
+            pass
+
+
+async def test_a_schedule_needs_no_payload_for_what_is_a_resource(jobs: Jobs):
+    class Address(BaseModel):
+        host: str
+
+    jobs.resource(Address, Address(host="here"))
+    jobs.overrides["schedules"] = [{"id": "nightly", "when": MIDNIGHT, "kind": "ping"}]
+
+    @jobs.every("15m")
+    async def ping(address: Address) -> None: ...
+
+    async with jobs.running():
+        await eventually(jobs.schedules.list)
+
+
+async def test_what_is_added_has_to_fit_its_handler(jobs: Jobs):
+    @jobs.handler("ping")
+    async def ping(host: str) -> None: ...
+
+    with pytest.raises(PayloadError, match=re.escape("payload $.host: missing")):
+        await jobs.schedules.add("often", "every 15m", "ping")
+    assert await jobs.schedules.list() == []
+
+
 async def test_add_get_list_and_remove(jobs: Jobs):
     for n in (1, 2):
         await jobs.schedules.add(f"reminder_42_{n}", MIDNIGHT, "remind", {"n": n}, tz="Europe/Berlin")
@@ -223,14 +260,12 @@ def test_two_schedules_of_one_handler_need_ids():
         jobs.cron("0 3 * * *")(nightly)
 
 
-async def test_the_leader_is_not_alone_in_hearing_of_changes(jobs: Jobs, link: Link):
-    """Whoever adds a schedule in SQL is heard, too."""
-
+async def test_a_schedule_that_nobody_tells_of_is_found_all_the_same(jobs: Jobs, link: Link):
     @jobs.handler("tick")
     async def tick() -> None: ...
 
     columns = "id, owner, expression, kind, decided_until"
-    async with jobs.running(), expect(jobs.events, JobFinished, timeout=15):
+    async with jobs.running(notify="off"), expect(jobs.events, JobFinished, timeout=15):
         await eventually(lambda: scalar(link, "select count(*) from jobd.leader"))
         await query(
             link,
@@ -287,3 +322,25 @@ async def test_a_payload_may_be_null(jobs: Jobs):
     made = terms("t", "@daily", "tick", owner="api", payload="null")
     await put_one(jobs.schedules._timetable, made, replace=False, now=datetime.now(UTC))
     assert (await jobs.schedules.get("t")).payload is None
+
+
+@pytest.mark.parametrize("roles", [["scheduler"], ["worker", "scheduler"]], ids="+".join)
+async def test_a_schedule_added_elsewhere_is_heard_of(
+    jobs: Jobs, link: Link, direct_database_url: str, monkeypatch: pytest.MonkeyPatch, roles: list[str]
+):
+    jobs.overrides["database_url"] = direct_database_url  # no pooler lets it hear
+    # Nothing is found by looking around.
+    monkeypatch.setattr(scheduler, "LONGEST_SLEEP", 600.0)
+    heard: list[object] = []
+    for type_ in (ListenerChanged, LeaderChanged):
+        jobs.events.subscribe(type_, heard.append)
+    async with jobs.running(roles=roles, notify="on"):
+        await eventually(lambda: {type(each) for each in heard} == {ListenerChanged, LeaderChanged})
+        for n in range(3):
+            moment = datetime.now(UTC) + timedelta(milliseconds=200)
+            async with expect(jobs.events, ScheduleFired, schedule_id=f"here-{n}"):
+                await jobs.schedules.add(f"here-{n}", moment, "tick")
+            async with expect(jobs.events, ScheduleFired, schedule_id=f"sql-{n}"):
+                await query(
+                    link, "select jobd.add_schedule($1::text, 'every 1s', 'tick', max_runs => 1)", f"sql-{n}"
+                )

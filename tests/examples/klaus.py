@@ -103,6 +103,11 @@ class Klaus:
         await self.jobs.run_now(job["id"])
         return await self.jobs.wait(job["id"], timeout=20)
 
+    async def let_night_come(self, schedule: str, *, at: datetime) -> Job:
+        """Set the clock, and let a running daemon do what this schedule is for."""
+        self.now = at
+        return await self.jobs.wait(await self.jobs.schedules.trigger(schedule), timeout=20)
+
     async def mails(self) -> list[Any]:
         """The queued mails' jobs."""
         return await self.query("select * from jobd.jobs where kind = 'email' order by id")

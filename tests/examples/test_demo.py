@@ -105,7 +105,9 @@ def test_reminder_mails_arrive_and_ctrl_c_leaves_nothing_behind(demo: Callable[.
         assert f"ada@example.com got: Office party is {days}" in told
         assert f"mary@example.com got: Family dinner is {days}" in told
     assert "bob@example.com" not in told
-    assert 'jobd_jobs_finished_total{kind="email"' in httpx.get(metrics).text
+    counted = httpx.get(metrics).text
+    assert 'jobd_jobs_finished_total{kind="email"' in counted
+    assert 'jobd_schedule_next_fire_timestamp_seconds{schedule="purge_old_exchanges"}' in counted
     running.press_ctrl_c()
     running.read_until("No process and no file is left")
     assert running.ended() == 0

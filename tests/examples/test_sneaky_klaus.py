@@ -12,8 +12,8 @@ from examples.sneaky_klaus import exchanges
 from examples.sneaky_klaus.app import create_jobs
 from examples.sneaky_klaus.clock import Clock
 from examples.sneaky_klaus.exchanges import Exchange
-from examples.sneaky_klaus.nightly import auto_complete_exchanges, enqueue_next, purge_old_exchanges
-from jobd import Cancel, Discard, Snooze
+from examples.sneaky_klaus.nightly import auto_complete_exchanges, purge_old_exchanges
+from jobd import Cancel, Discard, Schedule, Snooze
 from tests.edges.smtp_peer import Postbox, serving
 from tests.examples.klaus import NOON, Klaus, opened, recipients
 from tests.signals import eventually
@@ -252,11 +252,26 @@ async def test_the_admin_is_warned_once_a_week_before_the_removal(klaus: Klaus):
     assert recipients(await klaus.mails()) == ["admin@example.com"]
 
 
-async def test_every_daemon_may_ask_for_the_night_and_there_is_one_run(klaus: Klaus):
-    for _ in range(3):
-        await enqueue_next(klaus.jobs, "purge_old_exchanges", after=klaus.clock.now(), clock=klaus.clock)
-    [job] = await klaus.query("select run_at from jobd.jobs")
-    assert job["run_at"] == utc("2026-10-02 02:00")
+def fires_first(clock: Clock, after: datetime) -> dict[str, datetime | None]:
+    return {
+        terms.id: Schedule.parse(terms.expression, tz=terms.time_zone, anchor=terms.anchor).next_after(after)
+        for terms in create_jobs(clock=clock).declared_schedules
+    }
+
+
+def test_exchanges_are_completed_at_midnight_and_removed_at_two():
+    assert fires_first(Clock(), NOON) == {
+        "auto_complete_exchanges": utc("2026-10-02 00:00"),
+        "purge_old_exchanges": utc("2026-10-02 02:00"),
+    }
+
+
+def test_the_nights_of_a_story_come_when_its_days_end():
+    clock = Clock(start=utc("2026-11-30 08:00"), day=timedelta(seconds=12), real_now=lambda: NOON)
+    assert fires_first(clock, NOON) == {
+        "auto_complete_exchanges": NOON + timedelta(seconds=8),
+        "purge_old_exchanges": NOON + timedelta(seconds=9),
+    }
 
 
 # All of it, running.
@@ -287,15 +302,15 @@ async def test_an_exchange_lives_its_whole_life_on_a_running_daemon(database_url
         async with klaus.jobs.running():
             exchange_id = await klaus.exchange("Office party", "Ada", date="2100-11-04 18:00", days=[7, 1])
             await klaus.change(exchange_id)
-            for key, date in (
-                ("auto_complete_exchanges_2100-10-21", "2100-10-21 00:00"),
-                (f"reminder_exchange_{exchange_id}_days_7", "2100-10-28 22:00"),
-                (f"reminder_exchange_{exchange_id}_days_1", "2100-11-03 23:00"),
-                ("auto_complete_exchanges_2100-10-22", "2100-11-05 00:00"),  # late: the only one since
-                ("purge_old_exchanges_2100-10-21", "2100-11-28 02:00"),
-                ("purge_old_exchanges_2100-11-29", "2100-12-05 02:00"),
+            for run, name, date in (
+                (klaus.let_night_come, "auto_complete_exchanges", "2100-10-21 00:00"),
+                (klaus.let_run, f"reminder_exchange_{exchange_id}_days_7", "2100-10-28 22:00"),
+                (klaus.let_run, f"reminder_exchange_{exchange_id}_days_1", "2100-11-03 23:00"),
+                (klaus.let_night_come, "auto_complete_exchanges", "2100-11-05 00:00"),
+                (klaus.let_night_come, "purge_old_exchanges", "2100-11-28 02:00"),
+                (klaus.let_night_come, "purge_old_exchanges", "2100-12-05 02:00"),
             ):
-                assert (await klaus.let_run(key, at=utc(date))).state == "succeeded"
+                assert (await run(name, at=utc(date))).state == "succeeded"
             await eventually(klaus.mails, until=lambda mails: not mails)
             assert await klaus.query("select from klaus.exchanges") == []
     assert sorted(mail["Subject"] for mail in postbox.messages) == [

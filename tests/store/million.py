@@ -53,7 +53,6 @@ class Reading:
     rows: int
     scans: set[str]
     functions: set[str]
-    milliseconds: float
     plan: str
 
 
@@ -180,7 +179,6 @@ class Million:
             rows=round(rows),
             scans={node["Node Type"] for node in scans},
             functions={node.get("Function Name", "") for node in nodes(plan["Plan"])} - {""},
-            milliseconds=plan["Execution Time"],
             plan=json.dumps(plan, indent=1),
         )
 

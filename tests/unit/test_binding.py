@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -17,31 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from jobd.binding import Binding
 from jobd.errors import HandlerError, PayloadError
 from jobd.registry import Registry
+from tests.unit.parameters import CONTEXT, Cat, Dog, Image, JobContext, Mailer, Server
 
 if TYPE_CHECKING:
     from decimal import Context as Cache
     from decimal import Decimal as Unknown
-
-
-class JobContext:
-    __jobd_context__ = True
-
-
-class Mailer:
-    """Stands for a resource: nothing that JSON could become."""
-
-
-@dataclass
-class Server:
-    """A dataclass may be a payload or a resource."""
-
-    host: str
-    port: int = 25
-
-
-class Image(BaseModel):
-    key: str
-    width: int = Field(default=100, gt=0)
 
 
 class Point(TypedDict):
@@ -53,18 +32,7 @@ class Colour(StrEnum):
     RED = "red"
 
 
-class Cat(BaseModel):
-    type: Literal["cat"]
-    lives: int
-
-
-class Dog(BaseModel):
-    type: Literal["dog"]
-    name: str
-
-
 Count = NewType("Count", int)
-CONTEXT = JobContext()
 MAILER = Mailer()
 
 

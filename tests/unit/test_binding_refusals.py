@@ -6,9 +6,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import pytest
@@ -18,43 +17,10 @@ from jobd.binding import Binding, dumped
 from jobd.errors import PayloadError
 from jobd.payload import encode_payload
 from jobd.registry import Registry
+from tests.unit.parameters import CONTEXT, Cat, Dog, Image, JobContext, Mailer, Server
 
 if TYPE_CHECKING:
     from decimal import Context as Cache
-
-
-class JobContext:
-    __jobd_context__ = True
-
-
-class Mailer:
-    """Stands for a resource: nothing that JSON could become."""
-
-
-@dataclass
-class Server:
-    """A dataclass may be a payload or a resource."""
-
-    host: str
-    port: int = 25
-
-
-class Image(BaseModel):
-    key: str
-    width: int = Field(default=100, gt=0)
-
-
-class Cat(BaseModel):
-    type: Literal["cat"]
-    lives: int
-
-
-class Dog(BaseModel):
-    type: Literal["dog"]
-    name: str
-
-
-CONTEXT = JobContext()
 
 
 def refused(function: Callable[..., Any], payload: Any) -> PayloadError:

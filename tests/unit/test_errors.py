@@ -62,7 +62,7 @@ EXAMPLES = [
     (errors.ScheduleNotFound("nightli"), "no schedule 'nightli': `jobd schedules list` shows"),
     (
         errors.ScheduleExists("nightly"),
-        "schedule 'nightly' exists already: pass replace=True, or choose another id",
+        "schedule 'nightly' exists already: replace it (replace=True, --replace), or choose another id",
     ),
     (SchemaTooNew(4, 3), "is at schema version 4, this jobd knows versions up to 3: upgrade jobd here"),
 ]

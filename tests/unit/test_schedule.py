@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 
@@ -157,6 +158,18 @@ def test_h_takes_its_place_from_the_id_and_stays_there():
     assert (min(days), max(days)) == ("01-01 12:00", "01-28 12:00")
 
 
+def test_the_same_wrong_field_is_told_of_each_expression():
+    for text in ("61 0 * * *", "61 1 * * *"):
+        with pytest.raises(ConfigError, match=f"minute of schedule '{re.escape(text)}'"):
+            Schedule.parse(text)
+
+
+def test_schedules_that_share_their_days_keep_their_times():
+    after = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    hours = [Schedule.parse(f"0 {hour} 13 * FRI").next_after(after) for hour in range(24)]
+    assert hours == [datetime(2026, 1, 2, hour, tzinfo=UTC) for hour in range(24)]
+
+
 def test_h_keeps_to_its_range_and_its_step():
     for number in range(50):
         fire = fires("H(10-19) H(0-3)/2 * * *", 4, id=f"job-{number}")
@@ -188,6 +201,21 @@ def test_places_that_h_chose_never_move():
         ("cron(0 8 ? * MON 2027)", "At 08:00, only on Monday, only in 2027 (UTC)"),
         ("every 90m", "Every 1h30m, counted from 1970-01-01 00:00:00 UTC"),
         ("2026-07-01T08:00", "Once, at 2026-07-01 08:00:00 (UTC)"),
+        (
+            "0 0 * * MON-WED#1",
+            "At 00:00, on the first Monday, the first Tuesday, and the first Wednesday of the month (UTC)",
+        ),
+        ("0 0 * * FRI#1,FRI#3", "At 00:00, on the first Friday and the third Friday of the month (UTC)"),
+        ("0 0 * * L5,FRI#1", "At 00:00, on the last Friday and the first Friday of the month (UTC)"),
+        ("0 0 * * 0#1,7#1", "At 00:00, on the first Sunday of the month (UTC)"),
+        (
+            "0 0 1 * 5#1,1#1",
+            "At 00:00, on day 1 of the month, or on the first Friday and the first Monday of the month (UTC)",
+        ),
+        ("*,5 * * * *", "Every minute (UTC)"),
+        ("0 *,3 * * *", "Every hour (UTC)"),
+        ("0 0 1-31 1-12,*/2 *", "At 00:00 (UTC)"),
+        ("*/20,5 * * * *", "At 0, 5, 20, and 40 minutes past the hour (UTC)"),
     ],
 )
 def test_a_schedule_says_in_words_what_it_means(text: str, words: str):
