@@ -62,6 +62,16 @@ async def nap(seconds: float) -> str:
     return "rested"
 
 
+@jobs.handler("wide", backoff=lambda attempt: 0.05)
+@jobs.handler("narrow", backoff=lambda attempt: 0.05)
+@jobs.handler("lined", backoff=lambda attempt: 0.05)
+async def falter(ctx: JobContext, seconds: float, fails: int) -> None:
+    """`nap` that fails at so many attempts; three kinds, which differ in what they may do at a time."""
+    await asyncio.sleep(seconds)
+    if ctx.attempt <= fails:
+        raise RuntimeError("not yet")
+
+
 @jobs.handler("wait")
 async def wait(path: str) -> str:
     """Runs until the file is there, and for a moment in any case."""
