@@ -27,7 +27,7 @@ class Filters(TypedDict, total=False):
     """What a job must have to be meant; None, or leaving it out, is no condition. Of several values, any."""
 
     queue: Texts
-    kind: Texts | Callable[..., Any]
+    kind: Texts | Callable[..., Any] | Iterable[str | Callable[..., Any]]
     """As for an enqueue, a handler's function means its kind."""
     state: Texts
     tenant_id: Texts

@@ -192,7 +192,7 @@ class Sweep:
             audit_id,
             who=self._who,
             verb=self._act.verb,
-            filter=json.dumps(self._selection.to_json()),
+            filter=json.dumps(self._selection.to_json() | ({"limit": self._limit} if self._limit else {})),
             change=json.dumps(self._act.change),
         )
 
