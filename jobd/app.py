@@ -16,6 +16,7 @@ from jobd.client import Client, Kind
 from jobd.door import Database
 from jobd.errors import ConfigError, HandlerError
 from jobd.events import Events
+from jobd.filters import ManyOptions
 from jobd.job import Enqueued, Job, JobState
 from jobd.options import EnqueueOptions, JobOptions
 from jobd.payload import encode_payload
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from jobd.ids import IdSequence
     from jobd.schedules import Schedules
     from jobd.settings import Settings
+    from jobd.sweep import Tally
     from jobd.sync import SyncClient
     from jobd.terms import ScheduleOptions
     from jobd.timetable import Terms
@@ -313,6 +315,34 @@ class Jobs:
     async def delete(self, id: UUID | str) -> None:
         """Remove a job that does not run. Raises JobNotFound, WrongState."""
         await self.client.delete(id)
+
+    async def move(self, id: UUID | str, queue: str) -> JobState:
+        """Put a waiting job into another queue. Raises JobNotFound, WrongState."""
+        return await self.client.move(id, queue)
+
+    # Many jobs at once, by filter.
+
+    async def cancel_many(self, *, reason: str = "", **options: Unpack[ManyOptions]) -> Tally:
+        """Stop the jobs that the filters mean; see `Client.cancel_many`."""
+        return await self.client.cancel_many(reason=reason, **options)
+
+    async def retry_many(self, **options: Unpack[ManyOptions]) -> Tally:
+        """Run jobs that have ended again, dead ones unless other states are named."""
+        return await self.client.retry_many(**options)
+
+    async def reschedule_many(
+        self, *, run_at: datetime | None = None, priority: int | None = None, **options: Unpack[ManyOptions]
+    ) -> Tally:
+        """Give waiting jobs another time or priority."""
+        return await self.client.reschedule_many(run_at=run_at, priority=priority, **options)
+
+    async def move_many(self, *, to: str, **options: Unpack[ManyOptions]) -> Tally:
+        """Put waiting jobs into queue `to`."""
+        return await self.client.move_many(to=to, **options)
+
+    async def delete_many(self, **options: Unpack[ManyOptions]) -> Tally:
+        """Remove jobs that do not run."""
+        return await self.client.delete_many(**options)
 
 
 def _by_type(yielded: Any) -> Mapping[type, Any]:

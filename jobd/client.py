@@ -21,6 +21,7 @@ from jobd.doors import BorrowedDoor, Door, OwnDoor, PoolDoor, caller_door
 from jobd.duration import parse_duration
 from jobd.errors import CallTimeout, ConfigError, DatabaseUnavailable, HandlerError, WaitTimeout
 from jobd.events import Events, JobEnqueued
+from jobd.filters import ManyOptions, many_options, members, select
 from jobd.ids import IdSequence, uuid7
 from jobd.job import Enqueued, Job, JobState
 from jobd.options import (
@@ -41,6 +42,7 @@ from jobd.reader import Reader
 from jobd.registry import Handler, Registry, check_name
 from jobd.standing import Explanation
 from jobd.store import Store
+from jobd.sweep import Act, Sweep, Tally, cancelling, deleting, moving, rescheduling, retrying
 
 Kind = str | Callable[..., Any] | Handler
 
@@ -178,8 +180,7 @@ class Client:
 
     async def cancel(self, id: JobId, reason: str = "") -> JobState:
         """Stop a job: CANCELLED, or RUNNING while its worker is asked to. Raises JobNotFound, WrongState."""
-        reason = storable_text(reason, max_chars=1_000) or "cancelled on request"
-        return await Store(self._door).cancel(job_id(id), reason=reason)
+        return await Store(self._door).cancel(job_id(id), reason=_reason(reason))
 
     async def retry(self, id: JobId) -> JobState:
         """Put a job that has ended back to `ready`, with all its attempts. Raises also UniqueKeyTaken."""
@@ -190,13 +191,8 @@ class Client:
         self, id: JobId, *, run_at: datetime | None = None, priority: int | None = None
     ) -> JobState:
         """Give a waiting job another time, priority, or both. Raises JobNotFound, WrongState."""
-        if run_at is None and priority is None:
-            raise ConfigError("run_at", None, "leaves nothing to change; give run_at, priority, or both")
-        if priority is not None:
-            priority = integer("priority", priority, at_least=-(2**31))
-        return await Store(self._door).reschedule(
-            job_id(id), run_at=instant("run_at", run_at), priority=priority
-        )
+        run_at, priority = _changes(run_at, priority)
+        return await Store(self._door).reschedule(job_id(id), run_at=run_at, priority=priority)
 
     async def run_now(self, id: JobId) -> JobState:
         """Make a waiting job ready, whatever time it was given. Raises JobNotFound, WrongState."""
@@ -207,6 +203,41 @@ class Client:
     async def delete(self, id: JobId) -> None:
         """Remove a job that does not run, without a trace. Raises JobNotFound, WrongState."""
         await Store(self._door).delete(job_id(id))
+
+    async def move(self, id: JobId, queue: str) -> JobState:
+        """Put a waiting job into another queue. Raises JobNotFound, WrongState."""
+        return await Store(self._door).move(job_id(id), queue=check_name("queue", queue))
+
+    async def cancel_many(self, *, reason: str = "", **options: Unpack[ManyOptions]) -> Tally:
+        """Stop the jobs that the filters mean; see `ManyOptions`, and `cancel` for what becomes of each.
+
+        As all calls on many jobs it works in batches, each durable by itself: what raises midway, or is
+        cancelled, leaves done what was done, and may be repeated. Jobs that were enqueued or ended after it
+        began are left out. Raises ConfigError where the filters say nothing, or nothing that makes sense.
+        """
+        return await self._many(cancelling(_reason(reason)), options)
+
+    async def retry_many(self, **options: Unpack[ManyOptions]) -> Tally:
+        """Put jobs that have ended back to `ready`: dead ones, unless other states are named.
+
+        One whose unique key another job holds stays as it is, and is counted as `held`.
+        """
+        return await self._many(retrying(), options)
+
+    async def reschedule_many(
+        self, *, run_at: datetime | None = None, priority: int | None = None, **options: Unpack[ManyOptions]
+    ) -> Tally:
+        """Give waiting jobs another time, priority, or both."""
+        run_at, priority = _changes(run_at, priority)
+        return await self._many(rescheduling(run_at=run_at, priority=priority), options)
+
+    async def move_many(self, *, to: str, **options: Unpack[ManyOptions]) -> Tally:
+        """Put waiting jobs into queue `to`."""
+        return await self._many(moving(check_name("queue", to)), options)
+
+    async def delete_many(self, **options: Unpack[ManyOptions]) -> Tally:
+        """Remove jobs that do not run, waiting ones as well as ended ones, without a trace."""
+        return await self._many(deleting(), options)
 
     async def list(
         self,
@@ -229,6 +260,22 @@ class Client:
             before=None if before is None else job_id(before),
             count=integer("count", count, at_least=1),
         )
+
+    async def _many(self, act: Act, options: ManyOptions) -> Tally:
+        if (kinds := options.get("kind")) is not None:
+            options["kind"] = [self.handler_of(kind)[0] for kind in members(kinds)]
+        run, filters = many_options(act.verb, options)
+        selection = select(act.verb, filters, takes=act.takes, unless_said=act.unless_said)
+        sweep = Sweep(
+            self._door,
+            act,
+            selection,
+            who=run.by,
+            sleep=self._door.sleep,
+            limit=run.limit,
+            on_progress=run.on_progress,
+        )
+        return await (sweep.count() if run.dry_run else sweep.run())
 
     def handler_of(self, kind: Kind) -> tuple[str, Handler | None]:
         if isinstance(kind, str):
@@ -262,3 +309,15 @@ class Client:
         if handler is not None:
             handler.check(payload, self._resource_types)
         return encode_payload(dumped(payload), max_bytes=self.max_payload)
+
+
+def _reason(reason: str) -> str:
+    return storable_text(reason, max_chars=1_000) or "cancelled on request"
+
+
+def _changes(run_at: datetime | None, priority: int | None) -> tuple[datetime | None, int | None]:
+    if run_at is None and priority is None:
+        raise ConfigError("run_at", None, "leaves nothing to change; give run_at, priority, or both")
+    if priority is not None:
+        priority = integer("priority", priority, at_least=-(2**31))
+    return instant("run_at", run_at), priority

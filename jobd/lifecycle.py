@@ -10,9 +10,9 @@
 
 `MOVES` names every SQL block that writes `state`, with the states it leaves and enters. The blocks
 themselves stand in `sql/lifecycle.sql` in the same order, but for `copy`, a part of `enqueue_many` that
-stands in `sql/bulk.sql`. `judge` turns the outcome of a run into the verdict that `finish` writes. With a
-cancel request standing, `finish`, `release` and `rescue` turn every end but a success into `cancelled`;
-only the database can know that in time.
+stands in `sql/bulk.sql`, and the twins for many jobs at once, in `sql/sweep.sql`. `judge` turns the outcome
+of a run into the verdict that `finish` writes. With a cancel request standing, `finish`, `release` and
+`rescue` turn every end but a success into `cancelled`; only the database can know that in time.
 """
 
 from __future__ import annotations
@@ -59,8 +59,15 @@ MOVES: dict[str, Move] = {
     "cancel": Move(WAITING, frozenset({JobState.CANCELLED})),
     "retry": Move(FINISHED, frozenset({JobState.READY})),
     "reschedule": Move(WAITING, WAITING),
+    "move": Move(WAITING, WAITING),
     "delete": Move(WAITING | FINISHED, NOWHERE),
     "prune": Move(FINISHED, NOWHERE),
+    "cancel_many": Move(WAITING, frozenset({JobState.CANCELLED})),
+    "reschedule_many": Move(WAITING, WAITING),
+    "move_many": Move(WAITING, WAITING),
+    "retry_many": Move(FINISHED, frozenset({JobState.READY})),
+    "delete_many": Move(WAITING, NOWHERE),
+    "delete_past": Move(FINISHED, NOWHERE),
 }
 
 

@@ -172,21 +172,21 @@ def _timeout(value: Duration | None) -> timedelta | None:
 
 
 def _name(option: str, value: str | None) -> str | None:
-    if value is not None and len(_text(option, value)) > MAX_NAME_BYTES:
+    if value is not None and len(plain_text(option, value)) > MAX_NAME_BYTES:
         raise ConfigError(option, value[:40] + "…", f"must be at most {MAX_NAME_BYTES} bytes long")
     return value
 
 
 def _key(option: str, value: str | None) -> str | None:
-    if value is not None and not (_text(option, value) and len(value) <= MAX_KEY_CHARACTERS):
+    if value is not None and not (plain_text(option, value) and len(value) <= MAX_KEY_CHARACTERS):
         raise ConfigError(
             option, value[:40], f"must be 1 to {MAX_KEY_CHARACTERS} characters long; of more, take a hash"
         )
     return value
 
 
-def _text(option: str, value: str) -> bytes:
-    """The bytes of a text that PostgreSQL stores as it is."""
+def plain_text(option: str, value: str) -> bytes:
+    """The bytes of a text that PostgreSQL takes as it is. Raises ConfigError for any other."""
     if not isinstance(value, str):
         raise ConfigError(option, value, "must be a string")
     if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):

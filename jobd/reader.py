@@ -16,6 +16,7 @@ from jobd import sql
 from jobd.door import Executes, Record
 from jobd.errors import JobNotFound
 from jobd.job import Job, JobState
+from jobd.selection import Selection
 from jobd.standing import Explanation, Standing, ended, reasons
 from jobd.timetable import Outlook
 
@@ -63,6 +64,42 @@ class Worker:
     stopping_at: datetime | None
     alive: bool
     running: int
+
+
+class Extent(NamedTuple):
+    """A part of what there is to look through: the live jobs, or a day of the history."""
+
+    now: datetime
+    day: datetime | None
+    """When the day began; None for the live jobs."""
+    rows: int
+    """Roughly how many."""
+
+
+class Page(NamedTuple):
+    """What was found among the next jobs by id."""
+
+    looked: int
+    last: UUID | None
+    ids: list[UUID]
+    states: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """An operation on many jobs: who did what, to which, and how many it has changed.
+
+    `ended_at` is None while it goes on, and for ever where it was stopped.
+    """
+
+    id: UUID
+    at: datetime
+    ended_at: datetime | None
+    who: str
+    verb: str
+    filter: dict[str, Any]
+    change: dict[str, Any]
+    jobs: int
 
 
 JOB_COLUMNS = tuple(field.name for field in fields(Job))
@@ -117,6 +154,10 @@ class Reader:
             raise JobNotFound(id)
         return JobState(rows[0]["state"])
 
+    async def unknown_queues(self, names: Sequence[str]) -> list[str]:
+        """Which of these queues nobody serves or has paused, and no job is ready in."""
+        return [row["name"] for row in await self.door.fetch(BLOCKS["unknown_queues"], list(names))]
+
     async def list(
         self,
         *,
@@ -130,6 +171,32 @@ class Reader:
         """The newest jobs first; `before` is the id at the end of the page before."""
         rows = await self.door.fetch(BLOCKS["list"], state, queue, kind, tenant_id, before, count)
         return [_job(row) for row in rows]
+
+    async def extent(self) -> Sequence[Extent]:
+        """The live jobs and each day of the history, the oldest first."""
+        return [Extent(**row) for row in await self.door.fetch(BLOCKS["extent"])]
+
+    async def matching(
+        self, selection: Selection, *, start: UUID, page: int, since: datetime | None, until: datetime
+    ) -> Page:
+        """Those that are meant among the next `page` live jobs by id, and enqueued within this time."""
+        rows = await self.door.fetch(BLOCKS["matching"], start, page, *_columns(selection), since, until)
+        return Page(**rows[0])
+
+    async def matching_past(
+        self, selection: Selection, *, start: UUID, page: int, since: datetime, until: datetime
+    ) -> Page:
+        """The same among the next `page` jobs that ended within this time."""
+        rows = await self.door.fetch(BLOCKS["matching_past"], start, page, *_columns(selection), since, until)
+        return Page(**rows[0])
+
+    async def audits(self, *, count: int = 100) -> Sequence[AuditEntry]:
+        """The newest operations on many jobs first."""
+        rows = await self.door.fetch(BLOCKS["audits"], count)
+        return [
+            AuditEntry(**{**row, "filter": _decoded(row["filter"]), "change": _decoded(row["change"])})
+            for row in rows
+        ]
 
     async def depths(self, *, now: datetime | None = None) -> Sequence[Depth]:
         """Every queue that is known or has live jobs."""
@@ -162,6 +229,14 @@ def _job(row: Record) -> Job:
     columns["headers"] = columns["headers"] or {}
     columns["errors"] = columns["errors"] or []
     return Job(**columns)
+
+
+def _columns(selection: Selection) -> tuple[Any, ...]:
+    """The selection as parameters of `matching` and `matching_past`, in their order."""
+    return (
+        selection.queues, selection.kinds, sorted(selection.states), selection.tenants, selection.use_cases,
+        selection.tags, selection.error_types, selection.error,
+    )  # fmt: skip
 
 
 def _decoded(text: str) -> Any:

@@ -275,6 +275,13 @@ class Store:
             await self._explain(id, "reschedule", "a waiting job (scheduled or ready)")
         return JobState(rows[0]["state"])
 
+    async def move(self, id: UUID, *, queue: str) -> JobState:
+        """Put a waiting job into another queue; return its state. Raises JobNotFound, WrongState."""
+        rows = await self.door.fetch(BLOCKS["move"], id, queue)
+        if not rows:
+            await self._explain(id, "move", "a waiting job (scheduled or ready)")
+        return JobState(rows[0]["state"])
+
     async def delete(self, id: UUID) -> None:
         """Remove a job that does not run, with its history or tombstone. Raises JobNotFound, WrongState."""
         if not await self.door.fetch(BLOCKS["delete"], id):

@@ -196,7 +196,13 @@ class SyncClient:
     retry = blocking(Client.retry)
     reschedule = blocking(Client.reschedule)
     run_now = blocking(Client.run_now)
+    move = blocking(Client.move)
     delete = blocking(Client.delete)
+    cancel_many = blocking(Client.cancel_many)
+    retry_many = blocking(Client.retry_many)
+    reschedule_many = blocking(Client.reschedule_many)
+    move_many = blocking(Client.move_many)
+    delete_many = blocking(Client.delete_many)
     list = blocking(Client.list)
 
     def close(self) -> None:

@@ -418,6 +418,12 @@ update jobd.jobs j
  where j.id = $1::uuid and j.state in ('scheduled', 'ready')
 returning j.state, jobd.wake(array[j.queue])
 
+-- name: move (id, queue)
+-- scheduled | ready -> scheduled | ready, in another queue. No row: the job is not waiting.
+update jobd.jobs j set queue = $2::text
+ where j.id = $1::uuid and j.state in ('scheduled', 'ready')
+returning j.state, case when j.state = 'ready' then jobd.wake(array[j.queue]) end
+
 -- name: delete (id)
 -- scheduled | ready | succeeded | cancelled | dead -> gone, without a trace. A running job stays. No row: unknown
 -- id, or running.

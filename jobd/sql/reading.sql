@@ -81,6 +81,85 @@ select * from jobd.all_jobs
    and ($5::uuid is null or id < $5::uuid)
  order by id desc limit $6::int
 
+-- name: extent ()
+-- What there is to look through: the live jobs (`day` is null) and each day of the history, with a guess at how many
+-- rows those are, made as the planner makes it; and the time now.
+select statement_timestamp() as now,
+       case when c.relname ~ '^job_history_\d{8}$'
+            then to_date(right(c.relname, 8), 'YYYYMMDD')::timestamp at time zone 'UTC' end as day,
+       (coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::int
+        * case when c.reltuples > 0 and c.relpages > 0 then c.reltuples / c.relpages else 10 end)::bigint as rows
+  from pg_catalog.pg_class c
+  left join pg_catalog.pg_inherits i on i.inhrelid = c.oid
+ where c.oid = 'jobd.jobs'::regclass or i.inhparent = 'jobd.job_history'::regclass
+ order by 2 nulls first
+
+-- name: matching (start, page, queues, kinds, states, tenants, use_cases, tags, error_types, error, since, until)
+-- Looks at the next `page` live jobs by id, from `start` on, whatever else the table holds: how many those were, where
+-- they ended, and which of them match, with their states. Lists mean any of their members. `since` and `until`
+-- bound when a job was enqueued; the error is that of its last attempt.
+with looked as materialized (
+    select j.id, j.state,
+           ($3::text[] is null or j.queue = any ($3::text[]))
+           and ($4::text[] is null or j.kind = any ($4::text[]))
+           and ($5::text[] is null or j.state = any ($5::text[]))
+           and ($6::text[] is null or j.tenant_id = any ($6::text[]))
+           and ($7::text[] is null or j.use_case = any ($7::text[]))
+           and ($8::text[] is null or j.headers -> 'tags' ?| $8::text[])
+           and ($11::timestamptz is null or j.created_at >= $11::timestamptz)
+           and j.created_at < $12::timestamptz
+           and ($9::text[] is null
+                or coalesce(j.errors -> -1 ->> 'type' = any ($9::text[])
+                            or substring(j.errors -> -1 ->> 'type' from '[^.]*$') = any ($9::text[]), false))
+           and ($10::text is null
+                or strpos(lower(concat_ws(': ', j.errors -> -1 ->> 'type', j.errors -> -1 ->> 'message')),
+                          lower($10::text)) > 0) as matches
+      from jobd.jobs j
+     where j.id >= $1::uuid
+     order by j.id limit $2::int
+)
+select count(*)::int as looked, (select id from looked order by id desc limit 1) as last,
+       coalesce(array_agg(id order by id) filter (where matches), '{}') as ids,
+       coalesce(array_agg(state order by id) filter (where matches), '{}') as states
+  from looked
+
+-- name: matching_past (start, page, queues, kinds, states, tenants, use_cases, tags, error_types, error, since, until)
+-- The same for jobs that ended from `since` on and before `until`: a day, so that one partition is read. The
+-- reason of the end counts as an error, too.
+with looked as materialized (
+    select h.id, h.state,
+           ($3::text[] is null or h.queue = any ($3::text[]))
+           and ($4::text[] is null or h.kind = any ($4::text[]))
+           and ($5::text[] is null or h.state = any ($5::text[]))
+           and ($6::text[] is null or h.tenant_id = any ($6::text[]))
+           and ($7::text[] is null or h.use_case = any ($7::text[]))
+           and ($8::text[] is null or h.headers -> 'tags' ?| $8::text[])
+           and ($9::text[] is null
+                or coalesce(h.errors -> -1 ->> 'type' = any ($9::text[])
+                            or substring(h.errors -> -1 ->> 'type' from '[^.]*$') = any ($9::text[]), false))
+           and ($10::text is null
+                or strpos(lower(concat_ws(': ', h.errors -> -1 ->> 'type', h.errors -> -1 ->> 'message', h.reason)),
+                          lower($10::text)) > 0) as matches
+      from jobd.job_history h
+     where h.id >= $1::uuid and h.finished_at >= $11::timestamptz and h.finished_at < $12::timestamptz
+     order by h.id limit $2::int
+)
+select count(*)::int as looked, (select id from looked order by id desc limit 1) as last,
+       coalesce(array_agg(id order by id) filter (where matches), '{}') as ids,
+       coalesce(array_agg(state order by id) filter (where matches), '{}') as states
+  from looked
+
+-- name: unknown_queues (names)
+-- Which of these no process ever served, nobody paused, and no ready job is in.
+select n.name from unnest($1::text[]) as n (name)
+ where not exists (select from jobd.queues q where q.name = n.name)
+   and not exists (select from jobd.jobs j where j.queue = n.name and j.state = 'ready' and j.crashes = 0)
+
+-- name: audits (count)
+-- The newest operations on many jobs first.
+select a.id, a.at, a.ended_at, a.who, a.verb, a.filter, a.change, a.jobs
+  from jobd.audit a order by a.at desc, a.id desc limit $1::int
+
 -- name: holder (id)
 -- The job that holds the unique key which the finished job `id` had.
 select j.id, h.unique_key

@@ -6,7 +6,7 @@ import asyncpg
 
 from jobd import sql
 
-FILES = ("lifecycle", "bulk", "fleet", "reading")
+FILES = ("lifecycle", "sweep", "bulk", "fleet", "reading")
 # COPY cannot be prepared; test_bulk executes it.
 UTILITIES = {"copy"}
 

@@ -19,11 +19,19 @@ from jobd.lifecycle import MOVES
 from jobd.reader import Reader
 from jobd.sql import Block
 from jobd.store import Store
+from jobd.sweeps import Sweeps
 from jobd.timetable import Timetable
 
 PACKAGE = Path(str(resources.files("jobd")))
-OWNERS = {"lifecycle": Store, "bulk": Copying, "fleet": Fleet, "reading": Reader, "schedules": Timetable}
-BLOCKS = {**sql.blocks("lifecycle"), **sql.blocks("bulk"), **sql.blocks("schedules")}
+OWNERS = {
+    "lifecycle": Store,
+    "sweep": Sweeps,
+    "bulk": Copying,
+    "fleet": Fleet,
+    "reading": Reader,
+    "schedules": Timetable,
+}
+BLOCKS = {**sql.blocks("lifecycle"), **sql.blocks("sweep"), **sql.blocks("bulk"), **sql.blocks("schedules")}
 ALL = [(file, block) for file in OWNERS for block in sql.blocks(file).values()]
 # Asked by the store, to explain why no row matched.
 EXPLANATIONS = {"state_of", "holder"}
@@ -56,6 +64,7 @@ def test_every_write_of_a_job_stands_in_six_files():
     }
     assert found == {
         "sql/lifecycle.sql",
+        "sql/sweep.sql",
         "sql/functions.sql",
         "sql/functions_limits.sql",
         "sql/functions_schedules.sql",
@@ -108,7 +117,7 @@ def test_no_placeholder_stands_inside_quotes(file: str, block: Block):
     assert not [literal for literal in literals if re.search(r"\$\d", literal)]
 
 
-@pytest.mark.parametrize("name", ["lifecycle", "fleet", *sql.FUNCTIONS])
+@pytest.mark.parametrize("name", ["lifecycle", "sweep", "fleet", *sql.FUNCTIONS])
 def test_predicates_on_state_are_literals(name: str):
     """A partial index is used only where the planner can prove its predicate."""
     text = re.sub(r"--[^\n]*", "", sql.script(name))
@@ -126,6 +135,7 @@ def test_jobd_is_named_wherever_it_is_meant(file: str, block: Block):
     tables = (
         "jobs|job_history|tombstones|all_jobs|workers|queues|leader|schema_version|schedules|schedule_runs"
         "|tenants|kinds|use_cases|rates|turns"
+        "|audit"
     )
     assert not re.search(rf"\b(from|join|into|update|only)\s+({tables})\b", statement(block))
 
@@ -176,6 +186,7 @@ def test_a_method_takes_what_its_block_takes(file: str, block: Block):
         "limited_rooms": {"limited"},
         "decisions": set(BLOCKS["fire"].parameters[3:-1]),
         "floors": {"floor_priorities", "floor_deadlines", "floor_ids"},
+        "selection": set(sql.blocks("reading")["matching"].parameters[2:-2]),
     }.items():
         if name in given:
             given = (given - {name}) | (parts & set(block.parameters))
