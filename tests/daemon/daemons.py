@@ -15,6 +15,9 @@ from typing import Any
 APP = "tests.daemon.handlers:jobs"
 ROOT = Path(__file__).parents[2]
 
+# How long to wait for what a process says or does: a busy machine takes seconds to start one.
+PATIENCE = 45.0
+
 Line = dict[str, Any]
 
 
@@ -38,7 +41,7 @@ class DaemonProcess:
         """The identity that it started with."""
         return str(self._first("started")["worker"])
 
-    async def logged(self, text: str, *, timeout: float = 15.0, times: int = 1) -> Line:
+    async def logged(self, text: str, *, timeout: float = PATIENCE, times: int = 1) -> Line:
         """Wait until `times` lines have `text` in their message or detail; return the last of them."""
         found: list[Line] = []
 
@@ -78,7 +81,7 @@ class DaemonProcess:
             return False
         return True
 
-    async def ended(self, *, timeout: float = 20.0) -> int:
+    async def ended(self, *, timeout: float = PATIENCE) -> int:
         """Wait for its end; return the exit code."""
         try:
             async with asyncio.timeout(timeout):
@@ -127,7 +130,7 @@ class CrewProcess(DaemonProcess):
         """Wait until every place has had a child that works."""
         await self.told("started")
 
-    async def told(self, event: str, *, times: int = 1, timeout: float = 20.0) -> Line:
+    async def told(self, event: str, *, times: int = 1, timeout: float = PATIENCE) -> Line:
         """Wait until the supervisor itself has logged this event so often; return the last of them."""
         try:
             async with asyncio.timeout(timeout), self._more:
