@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (7, "451cef78f6ab76ce")
+FUNCTIONS = (8, "a488227e235ed6ae")
 
 
 if TYPE_CHECKING:
