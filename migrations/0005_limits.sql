@@ -72,11 +72,14 @@ create table jobd.rates (
 comment on column jobd.rates.spent_until is 'when all that was started would have been, one after the other at the rate';
 
 create table jobd.turns (
-    queue text primary key,
-    after text not null
+    queue text not null,
+    scope text not null check (scope in ('key', 'tenant')),
+    after text not null,
+    primary key (queue, scope)
 );
 
-comment on table jobd.turns is 'up to which key the keys of a queue with a long backlog were looked through';
+comment on table jobd.turns is
+    'up to which key or tenant those of a queue were looked through, where it has too many for one claim';
 
 -- Ready jobs that have a key or a use case are left out of the plain claim, and found by these; those of a tenant also
 -- by theirs. A job with none of them pays for none.

@@ -24,72 +24,89 @@ create or replace function jobd.claim_under_limits(
     deep         boolean
 ) returns setof jobd.jobs
 language plpgsql volatile
+-- Its plan shall not depend on statistics, which are stale in a queue: what is ordered is read from an index in that
+-- order, and what runs is joined by a hash table, though it may look like nothing. Planning takes longer than running.
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_nestloop = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
 as $$
 -- One pass of claim_governed: over the front of each queue, or, if `deep`, also over what stands behind it.
 -- Jobs whose key, use case or tenant is full are left out; the others are numbered within each of these, one after the
--- other, and those stay for which there is room.
+-- other, and those stay for which there is room. What has none of them takes no part in that.
 #variable_conflict use_variable
+declare
+    full_kinds text[] := array(select p.kind from unnest(kinds, kind_rooms) as p (kind, room) where p.room <= 0);
 begin
     return query
     with recursive running as materialized (
-        select r.queue, r.tenant_id, r.use_case, r.concurrency_key, count(*) as number
-          from jobd.jobs r where r.state = 'running' group by 1, 2, 3, 4
+        select r.queue, r.tenant_id, r.use_case, r.concurrency_key from jobd.jobs r where r.state = 'running'
     ), ours as materialized (
         -- What the first pass of this claim has taken.
         select r.queue, r.kind, r.crashes from jobd.jobs r
          where deep and r.state = 'running' and r.worker_id = claim_under_limits.worker_id and r.claimed_at = moment
     ), of_queue as materialized (
         select u.queue, coalesce(q.fair, false) as fair,
-               least(u.room - (select count(*) from ours o where o.queue = u.queue), q.max_running - (select coalesce(sum(r.number), 0) from running r where r.queue = u.queue),
-                     jobd.tokens(s.spent_until, q.rate_count, q.rate_period, q.rate_burst, moment))::int as room
+               least(u.room - (select count(*) from ours o where o.queue = u.queue),
+                     case when q.max_running is not null
+                          then q.max_running - (select count(*) from running r where r.queue = u.queue) end,
+                     case when q.rate_count is not null
+                          then jobd.tokens((select s.spent_until from jobd.rates s
+                                             where s.scope = 'queue' and s.name = u.queue),
+                                           q.rate_count, q.rate_period, q.rate_burst, moment) end)::int as room
           from unnest(claim_under_limits.queues, claim_under_limits.rooms) as u (queue, room)
           left join jobd.queues q on q.name = u.queue
-          left join jobd.rates s on s.scope = 'queue' and s.name = u.queue
          where q.paused_at is null
-    ), of_tenant as materialized (
-        select t.id, t.weight,
-               least(t.max_running - (select coalesce(sum(r.number), 0) from running r where r.tenant_id = t.id),
-                     jobd.tokens(s.spent_until, t.rate_count, t.rate_period, t.rate_burst, moment))::int as room
-          from jobd.tenants t left join jobd.rates s on s.scope = 'tenant' and s.name = t.id
-         where t.governed or t.weight <> 1
+    ), wanted as materialized (
+        select q.queue, q.fair, q.room, case when deep then 2 * q.room + 100 else q.room + q.room / 4 + 10 end as look
+          from of_queue q where q.room > 0
     ), front as materialized (
         -- The first of each queue, in order: those without a key or use case, those with one, those that crashed.
-        select c.*, q.fair, q.room
-          from of_queue q cross join lateral (
-               (select 'plain' as part, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at,
-                      r.deadline_policy, r.delay_tolerance
+        select c.*, q.fair, q.room, q.look
+          from wanted q cross join lateral (
+               (select 'plain' as part, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes,
+                       r.priority, r.deadline_at
                   from jobd.jobs r
                  where r.queue = q.queue and r.state = 'ready' and r.crashes = 0
                    and r.concurrency_key is null and r.use_case is null
-                 order by r.priority desc, r.deadline_at, r.id limit case when q.fair then q.room else 2 * q.room + 100 end)
+                   and r.kind <> all (full_kinds)
+                   and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
+                 order by r.priority desc, r.deadline_at, r.id limit case when q.fair then q.room else q.look end)
                union all
-               (select 'keyed', r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at,
-                      r.deadline_policy, r.delay_tolerance
+               (select 'keyed', r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes,
+                       r.priority, r.deadline_at
                   from jobd.jobs r
-                 where r.queue = q.queue and r.state = 'ready' and (r.concurrency_key is not null or r.use_case is not null)
-                 order by r.priority desc, r.deadline_at, r.id limit 2 * q.room + 100)
+                 where r.queue = q.queue and r.state = 'ready'
+                   and (r.concurrency_key is not null or r.use_case is not null)
+                   and r.kind <> all (full_kinds)
+                   and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
+                 order by r.priority desc, r.deadline_at, r.id limit q.look)
                union all
-               (select 'crashed', r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at,
-                      r.deadline_policy, r.delay_tolerance
+               (select 'crashed', r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes,
+                       r.priority, r.deadline_at
                   from jobd.jobs r
                  where r.queue = q.queue and r.state = 'ready' and r.crashes > 0
                    and r.concurrency_key is null and r.use_case is null
+                   and r.kind <> all (full_kinds)
+                   and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
                  order by r.priority desc, r.deadline_at, r.id limit q.room)) c
-         where q.room > 0
-    ), deep as materialized (
+    ), behind as materialized (
         -- Queues in which more wait than was looked at: behind a long backlog of one key others may have room.
         select f.queue, f.room, f.fair, bool_or(f.part = 'keyed') as keyed
           from (select f.queue, f.room, f.fair, f.part from front f
-                 group by f.queue, f.room, f.fair, f.part having count(*) >= 2 * f.room + 100) f
+                 group by f.queue, f.room, f.fair, f.part, f.look having count(*) >= f.look) f
          where deep
          group by f.queue, f.room, f.fair
     ), key_of (queue, room, key, number) as (
         -- Their keys, so many at a time, from where the claim before ended.
-        select d.queue, d.room, (select r.concurrency_key from jobd.jobs r
-                                  where r.queue = d.queue and r.state = 'ready'
-                                    and r.concurrency_key > coalesce((select t.after from jobd.turns t where t.queue = d.queue), '')
-                                  order by r.concurrency_key limit 1), 1
-          from deep d where d.keyed and not d.fair
+        select d.queue, d.room,
+               (select r.concurrency_key from jobd.jobs r
+                 where r.queue = d.queue and r.state = 'ready'
+                   and r.concurrency_key > coalesce((select t.after from jobd.turns t
+                                                      where t.queue = d.queue and t.scope = 'key'), '')
+                 order by r.concurrency_key limit 1), 1
+          from behind d where d.keyed
         union all
         select k.queue, k.room, (select r.concurrency_key from jobd.jobs r
                                   where r.queue = k.queue and r.state = 'ready' and r.concurrency_key > k.key
@@ -99,122 +116,192 @@ begin
         select d.queue, d.room, (select r.use_case from jobd.jobs r
                                   where r.queue = d.queue and r.state = 'ready' and r.use_case is not null
                                   order by r.use_case limit 1)
-          from deep d where d.keyed and not d.fair
+          from behind d where d.keyed
         union all
         select u.queue, u.room, (select r.use_case from jobd.jobs r
                                   where r.queue = u.queue and r.state = 'ready' and r.use_case > u.use_case
                                   order by r.use_case limit 1)
           from use_case_of u where u.use_case is not null
-    ), tenant_of (queue, room, fair, tenant_id) as (
-        -- The tenants that have ready jobs, each by one look into the index: of fair queues, and of deep ones.
-        select q.queue, q.room, q.fair, (select r.tenant_id from jobd.jobs r
-                                          where r.queue = q.queue and r.state = 'ready' and r.tenant_id is not null
-                                          order by r.tenant_id limit 1)
-          from of_queue q
-         where q.room > 0 and (q.fair or q.queue in (select d.queue from deep d) and exists (select from of_tenant))
+    ), tenant_of (queue, room, fair, tenant_id, number) as (
+        -- The tenants that have ready jobs, each by one look into the index: of fair queues, and where more wait.
+        select q.queue, q.room, q.fair,
+               (select r.tenant_id from jobd.jobs r
+                 where r.queue = q.queue and r.state = 'ready'
+                   and r.tenant_id > coalesce((select t.after from jobd.turns t
+                                                where t.queue = q.queue and t.scope = 'tenant'), '')
+                 order by r.tenant_id limit 1), 1
+          from wanted q
+         where q.fair or q.queue in (select d.queue from behind d) and exists (select from jobd.tenants t where t.governed)
         union all
         select w.queue, w.room, w.fair, (select r.tenant_id from jobd.jobs r
                                           where r.queue = w.queue and r.state = 'ready' and r.tenant_id > w.tenant_id
-                                          order by r.tenant_id limit 1)
-          from tenant_of w where w.tenant_id is not null
+                                          order by r.tenant_id limit 1), w.number + 1
+          from tenant_of w where w.tenant_id is not null and w.number < 1000
+    ), of_tenant as materialized (
+        select n.tenant_id, t.weight,
+               least(t.max_running - coalesce(r.number, 0),
+                     case when t.rate_count is not null
+                          then jobd.tokens((select s.spent_until from jobd.rates s
+                                             where s.scope = 'tenant' and s.name = n.tenant_id),
+                                           t.rate_count, t.rate_period, t.rate_burst, moment) end)::int as room
+          from (select f.tenant_id from front f
+                 where f.tenant_id is not null and not f.fair and exists (select from jobd.tenants t where t.governed)
+                union
+                select w.tenant_id from tenant_of w where w.tenant_id is not null) n
+         cross join lateral (select t.weight, t.max_running, t.rate_count, t.rate_period, t.rate_burst
+                               from jobd.tenants t where t.id = n.tenant_id limit 1) t
+          left join (select r.tenant_id, count(*) as number from running r
+                      where exists (select from jobd.tenants t where t.governed) group by r.tenant_id) r
+            on r.tenant_id = n.tenant_id
     ), share as materialized (
         -- In a fair queue each gets its weight of the room, beginning somewhere within its first turn.
         select w.queue, w.fair, w.tenant_id, coalesce(t.weight, 1) as weight, random() as start,
                least(w.room, t.room,
-                     case when w.fair then ceil(2.0 * w.room * coalesce(t.weight, 1)
-                                                / sum(coalesce(t.weight, 1)) over (partition by w.queue)) + 1 end)::int as room
-          from tenant_of w left join of_tenant t on t.id = w.tenant_id
+                     case when w.fair
+                          then ceil(1.0 * w.room * coalesce(t.weight, 1)
+                                    / sum(coalesce(t.weight, 1)) over (partition by w.queue))
+                               * case when deep then 4 else 1 end + case when deep then 100 else 1 end end)::int as room
+          from tenant_of w left join of_tenant t on t.tenant_id = w.tenant_id
          where w.tenant_id is not null and coalesce(t.room, 1) > 0
-    ), found as materialized (
-        select 0::float8 as turn, f.id, f.queue, f.kind, f.tenant_id, f.use_case, f.concurrency_key, f.crashes, f.priority,
-               f.deadline_at, f.deadline_policy, f.delay_tolerance
-          from front f where not f.fair or f.tenant_id is null
-        union
-        select case when h.fair then (row_number() over (partition by h.queue, h.tenant_id
-                                                         order by c.priority desc, c.deadline_at, c.id) - h.start) / h.weight
-                    else 0 end, c.*
+    ), first as materialized (
+        select 0::float8 as turn,
+               f.id, f.queue, f.kind, f.tenant_id, f.use_case, f.concurrency_key, f.crashes, f.priority, f.deadline_at
+          from front f where not f.fair
+        union all
+        -- Those without a tenant are one more.
+        select row_number() over (partition by f.queue order by f.priority desc, f.deadline_at, f.id) - 0.5,
+               f.id, f.queue, f.kind, f.tenant_id, f.use_case, f.concurrency_key, f.crashes, f.priority, f.deadline_at
+          from front f where f.fair and f.tenant_id is null
+        union all
+        select (c.number - h.start) / h.weight,
+               c.id, c.queue, c.kind, c.tenant_id, c.use_case, c.concurrency_key, c.crashes, c.priority, c.deadline_at
           from share h cross join lateral (
-               select r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at,
-                      r.deadline_policy, r.delay_tolerance
+               select row_number() over (order by r.priority desc, r.deadline_at, r.id) as number,
+                      r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
                  from jobd.jobs r
                 where r.queue = h.queue and r.tenant_id = h.tenant_id and r.state = 'ready'
+                  and r.kind <> all (full_kinds)
+                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
                 order by r.priority desc, r.deadline_at, r.id limit h.room) c
+         where h.fair
+    ), more as materialized (
+        select c.*
+          from share h cross join lateral (
+               select r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
+                 from jobd.jobs r
+                where r.queue = h.queue and r.tenant_id = h.tenant_id and r.state = 'ready'
+                  and r.kind <> all (full_kinds)
+                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
+                order by r.priority desc, r.deadline_at, r.id limit h.room) c
+         where not h.fair
         union
-        select 0, c.*
+        select c.*
           from key_of k cross join lateral (
-               select r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at,
-                      r.deadline_policy, r.delay_tolerance
+               select r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
                  from jobd.jobs r
                 where r.queue = k.queue and r.concurrency_key = k.key and r.state = 'ready'
+                  and r.kind <> all (full_kinds)
+                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
                 order by r.priority desc, r.deadline_at, r.id
                 limit least(k.room, (select max(n.key_limit) from jobd.kinds n))) c
          where k.key is not null
         union
-        select 0, c.*
+        select c.*
           from use_case_of u cross join lateral (
-               select r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at,
-                      r.deadline_policy, r.delay_tolerance
+               select r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
                  from jobd.jobs r
                 where r.queue = u.queue and r.use_case = u.use_case and r.state = 'ready'
+                  and r.kind <> all (full_kinds)
+                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
                 order by r.priority desc, r.deadline_at, r.id limit u.room) c
          where u.use_case is not null
-    ), of_key as materialized (
-        -- The jobs of a key may be of several kinds, with a limit each.
-        select f.concurrency_key, f.kind, coalesce(k.ordered, false) as ordered,
-               least(case when k.ordered then 1 else coalesce(k.key_limit, 1) end
-                     - (select coalesce(sum(r.number), 0) from running r where r.concurrency_key = f.concurrency_key),
-                     jobd.tokens(s.spent_until, k.rate_count, k.rate_period, k.rate_burst, moment))::int as room
-          from (select distinct concurrency_key, kind from found where concurrency_key is not null) f
-          left join jobd.kinds k on k.name = f.kind
-          left join jobd.rates s on s.scope = 'key' and s.name = f.concurrency_key
-    ), of_use_case as materialized (
-        select f.use_case,
-               coalesce(u.max_running, 10)
-               - (select coalesce(sum(r.number), 0) from running r where r.use_case = f.use_case)::int as room
-          from (select distinct use_case from found where use_case is not null) f
-          left join jobd.use_cases u on u.name = f.use_case
-    ), open as (
-        select f.*, k.room as key_room, u.room as use_case_room, t.room as tenant_room, p.room as kind_room, q.room as queue_room
+    ), found as (
+        select f.* from first f
+        union all
+        -- In a fair queue they come behind those whose turn it is.
+        select case when q.fair then 1000000 else 0 end, m.*
+          from more m join of_queue q on q.queue = m.queue
+         where not exists (select from first f where f.id = m.id)
+    ), rated as (
+        select f.*,
+               case when f.concurrency_key is not null
+                    then least(case when k.ordered then 1 else coalesce(k.key_limit, 1) end - coalesce(r.number, 0),
+                               case when k.rate_count is not null
+                                    then jobd.tokens((select s.spent_until from jobd.rates s
+                                                       where s.scope = 'key' and s.name = f.concurrency_key),
+                                                     k.rate_count, k.rate_period, k.rate_burst, moment) end) end as key_room,
+               f.concurrency_key is not null and coalesce(k.ordered, false) as ordered,
+               case when f.use_case is not null then coalesce(u.max_running, 10) - coalesce(c.number, 0) end as use_case_room,
+               t.room as tenant_room,
+               p.room - (select count(*) from ours o where o.kind = f.kind) as kind_room
           from found f
-          join of_queue q on q.queue = f.queue
-          left join of_key k on k.concurrency_key = f.concurrency_key and k.kind = f.kind
-          left join of_use_case u on u.use_case = f.use_case
-          left join of_tenant t on t.id = f.tenant_id
-          left join (select p.kind, p.room - (select count(*) from ours o where o.kind = p.kind) as room
-                       from unnest(claim_under_limits.kinds, claim_under_limits.kind_rooms) as p (kind, room)) p on p.kind = f.kind
-         where least(k.room, u.room, t.room, p.room, q.room) > 0
-           and (f.deadline_policy = 'run' or f.delay_tolerance is null or f.deadline_at >= moment)
+          left join jobd.kinds k on k.name = f.kind
+          left join (select r.concurrency_key, count(*) as number from running r
+                      where r.concurrency_key is not null group by r.concurrency_key) r
+            on r.concurrency_key = f.concurrency_key
+          left join jobd.use_cases u on u.name = f.use_case
+          left join (select r.use_case, count(*) as number from running r
+                      where r.use_case is not null group by r.use_case) c on c.use_case = f.use_case
+          left join of_tenant t on t.tenant_id = f.tenant_id
+          left join unnest(claim_under_limits.kinds, claim_under_limits.kind_rooms) as p (kind, room) on p.kind = f.kind
+    ), open as materialized (
+        select f.id, f.queue, f.kind, f.tenant_id, f.use_case, f.concurrency_key, f.crashes,
+               f.key_room, f.use_case_room, f.tenant_room, f.kind_room,
+               row_number() over (order by f.turn, f.priority desc, f.deadline_at, f.id) as place
+          from rated f
+         where least(f.key_room, f.use_case_room, f.tenant_room, f.kind_room, 1) > 0
            -- In order: nobody before it waits, and nobody of its key is at work or between two attempts.
-           and not (coalesce(k.ordered, false)
-                    and exists (select from jobd.jobs o
-                                 where o.concurrency_key = f.concurrency_key and o.id <> f.id
-                                   and (o.state = 'running' or o.state = 'scheduled' and o.claim_no > 0
-                                        or o.state = 'ready' and o.id < f.id)))
+           and case when f.ordered
+                    then not exists (select from jobd.jobs o
+                                      where o.concurrency_key = f.concurrency_key and o.id <> f.id
+                                        and (o.state = 'running' or o.state = 'scheduled' and o.claim_no > 0
+                                             or o.state = 'ready' and o.id < f.id))
+                    else true end
     ), by_key as (
-        select * from (select *, row_number() over (partition by concurrency_key order by turn, priority desc, deadline_at, id)
-                                 as key_place from open) o
-         where concurrency_key is null or key_place <= key_room
+        select o.* from open o where o.concurrency_key is null
+        union all
+        select o.id, o.queue, o.kind, o.tenant_id, o.use_case, o.concurrency_key, o.crashes,
+               o.key_room, o.use_case_room, o.tenant_room, o.kind_room, o.place
+          from (select o.*, row_number() over (partition by o.concurrency_key order by o.place) as number
+                  from open o where o.concurrency_key is not null) o
+         where o.number <= o.key_room
     ), by_use_case as (
-        select * from (select *, row_number() over (partition by use_case order by turn, priority desc, deadline_at, id)
-                                 as use_case_place from by_key) o
-         where use_case is null or use_case_place <= use_case_room
+        select o.* from by_key o where o.use_case is null
+        union all
+        select o.id, o.queue, o.kind, o.tenant_id, o.use_case, o.concurrency_key, o.crashes,
+               o.key_room, o.use_case_room, o.tenant_room, o.kind_room, o.place
+          from (select o.*, row_number() over (partition by o.use_case order by o.place) as number
+                  from by_key o where o.use_case is not null) o
+         where o.number <= o.use_case_room
     ), by_tenant as (
-        select * from (select *, row_number() over (partition by tenant_id order by turn, priority desc, deadline_at, id)
-                                 as tenant_place from by_use_case) o
-         where tenant_room is null or tenant_place <= tenant_room
+        select o.* from by_use_case o where o.tenant_room is null
+        union all
+        select o.id, o.queue, o.kind, o.tenant_id, o.use_case, o.concurrency_key, o.crashes,
+               o.key_room, o.use_case_room, o.tenant_room, o.kind_room, o.place
+          from (select o.*, row_number() over (partition by o.tenant_id order by o.place) as number
+                  from by_use_case o where o.tenant_room is not null) o
+         where o.number <= o.tenant_room
     ), by_kind as (
-        select * from (select *, row_number() over (partition by kind order by turn, priority desc, deadline_at, id)
-                                 as kind_place,
-                              row_number() over (partition by crashes >= claim_under_limits.suspect_from
-                                                 order by turn, priority desc, deadline_at, id) as suspect_place
-                         from by_tenant) o
-         where (kind_room is null or kind_place <= kind_room)
-           and (crashes < claim_under_limits.suspect_from or suspect_place <= claim_under_limits.suspects
-                                    - (select count(*) from ours o where o.crashes >= claim_under_limits.suspect_from))
+        select o.* from by_tenant o where o.kind_room is null
+        union all
+        select o.id, o.queue, o.kind, o.tenant_id, o.use_case, o.concurrency_key, o.crashes,
+               o.key_room, o.use_case_room, o.tenant_room, o.kind_room, o.place
+          from (select o.*, row_number() over (partition by o.kind order by o.place) as number
+                  from by_tenant o where o.kind_room is not null) o
+         where o.number <= o.kind_room
+    ), by_suspicion as (
+        select o.id, o.queue, o.place from by_kind o where o.crashes < claim_under_limits.suspect_from
+        union all
+        select o.id, o.queue, o.place
+          from (select o.*, row_number() over (order by o.place) as number
+                  from by_kind o where o.crashes >= claim_under_limits.suspect_from) o
+         where o.number <= claim_under_limits.suspects
+                           - (select count(*) from ours o where o.crashes >= claim_under_limits.suspect_from)
     ), by_queue as (
-        select id from (select *, row_number() over (partition by queue order by turn, priority desc, deadline_at, id)
-                                  as queue_place from by_kind) o
-         where queue_place <= queue_room
+        select o.id
+          from (select o.*, row_number() over (partition by o.queue order by o.place) as number from by_suspicion o) o
+          join of_queue q on q.queue = o.queue
+         where o.number <= q.room
     ), taken as (
         update jobd.jobs j
            set state = 'running', claim_no = j.claim_no + 1, attempt = j.attempt + 1, worker_id = claim_under_limits.worker_id,
@@ -241,9 +328,15 @@ begin
         on conflict (scope, name) do update
            set spent_until = greatest(s.spent_until, moment) + (excluded.spent_until - moment)
     ), turned as (
-        insert into jobd.turns as t (queue, after)
-        select k.queue, coalesce(max(k.key) filter (where k.number = 1000), '') from key_of k group by k.queue
-        on conflict (queue) do update set after = excluded.after where t.after <> excluded.after
+        insert into jobd.turns (queue, scope, after)
+        select n.queue, n.scope, n.after
+          from (select k.queue, 'key' as scope, coalesce(max(k.key) filter (where k.number = 1000), '') as after
+                  from key_of k group by k.queue
+                union all
+                select w.queue, 'tenant', coalesce(max(w.tenant_id) filter (where w.number = 1000), '')
+                  from tenant_of w group by w.queue) n
+         where n.after <> coalesce((select t.after from jobd.turns t where t.queue = n.queue and t.scope = n.scope), '')
+        on conflict (queue, scope) do update set after = excluded.after
     )
     select t.* from taken t;
 end

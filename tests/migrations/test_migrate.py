@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (7, "48cfbca4d0ca6cc7")
+FUNCTIONS = (8, "300010407095dac0")
 
 
 if TYPE_CHECKING:
