@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from jobd.cli import check, demo, enqueue, health, jobs, migrate, moves, queues, run, schedules, workers
+from jobd.cli import (
+    audit,
+    check,
+    demo,
+    enqueue,
+    health,
+    jobs,
+    migrate,
+    moves,
+    queues,
+    run,
+    schedules,
+    workers,
+)
 from jobd.cli.shape import Verb, Verbs
 
 app = typer.Typer(
@@ -48,9 +61,10 @@ VERBS: dict[str, list[Callable[..., None]]] = {
         moves.cancel,
         moves.retry,
         moves.reschedule,
+        moves.move,
         moves.delete,
     ],
-    "Operate": [workers.workers, check.check, health.health],
+    "Operate": [workers.workers, audit.audit, check.check, health.health],
 }
 QUEUE_VERBS: list[Callable[..., None]] = [queues.list_, queues.pause, queues.resume]
 SCHEDULE_VERBS: list[Callable[..., None]] = [
