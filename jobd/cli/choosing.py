@@ -49,7 +49,7 @@ FILTERS: dict[str, Any] = {
 }
 CONDUCT: dict[str, Any] = {
     "limit": Annotated[
-        int | None, _bulk("--limit", "-n", metavar="N", min=1, help="At most so many, the oldest ids first.")
+        int | None, _bulk("--limit", "-n", metavar="N", min=1, help="At most so many, the oldest first.")
     ],
     "dry_run": Annotated[bool, _bulk("--dry-run", help="Only count them.")],
     "yes": Annotated[bool, _bulk("--yes", "-y", help="Do not ask.")],

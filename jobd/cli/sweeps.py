@@ -13,7 +13,7 @@ from jobd.cli.choosing import Chosen, option
 from jobd.cli.output import note
 from jobd.cli.queues import who
 from jobd.cli.session import call
-from jobd.errors import ConfigError
+from jobd.errors import ConfigError, JobdError
 from jobd.job import FINISHED, JobState
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ async def _go(link: Link, act: Act, selection: Selection, chosen: Chosen, *, cou
         )
         try:
             return await (operation.count() if counts else operation.run())
-        except asyncio.CancelledError:
-            if not counts:
+        except (asyncio.CancelledError, JobdError):
+            if operation.tally.jobs and not counts:
                 note(f"stopped: {_told(operation.tally)} so far; the same command goes on from there")
             raise
 
