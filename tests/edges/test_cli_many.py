@@ -171,6 +171,11 @@ def test_a_history_that_takes_long_is_told_before_it_is_looked_through(
         assert jobd(*words, "--dry-run").err == ""
 
 
+async def make_many(link: Link, count: int) -> None:
+    text = "select count(*) from jobd.enqueue_many('noop', array_fill('{}'::jsonb, array[$1::int]))"
+    await query(link, text, count)
+
+
 class Terminal:
     """A verb at a terminal of its own, where a person may answer and interrupt."""
 
@@ -244,10 +249,8 @@ def test_where_nothing_matches_nothing_is_asked(shell: str, terminal: Callable[.
 
 def test_an_interrupted_operation_says_how_far_it_came(shell: str, terminal: Callable[..., Terminal]) -> None:
     async def block(link: Link) -> None:
+        await make_many(link, BATCH)
         connection = await link.opened()
-        await connection.execute(
-            f"select count(*) from jobd.enqueue_many('noop', array_fill('{{}}'::jsonb, array[{BATCH}]))"
-        )
         id = await make_job(link)
         async with connection.transaction():
             await Store(link).reschedule(id, priority=3)
@@ -261,3 +264,26 @@ def test_an_interrupted_operation_says_how_far_it_came(shell: str, terminal: Cal
     assert states(shell) == {"cancelled": BATCH, "ready": 1}
     assert "unfinished" in jobd("audit").out
     assert jobd("cancel", "--all").word == "cancelled 1 job"
+
+
+def test_a_killed_operation_has_done_what_the_audit_says(
+    shell: str, terminal: Callable[..., Terminal]
+) -> None:
+    in_database(shell, lambda link: make_many(link, 30 * BATCH))
+    screen = terminal("cancel", "--all", "--yes")
+    screen.until("000 jobs")
+    screen.process.kill()
+    screen.end()
+
+    async def compare(link: Link) -> tuple[int, int, object]:
+        (row,) = await query(
+            link, "select jobs, (select count(*) from jobd.job_history), ended_at from jobd.audit"
+        )
+        return row["jobs"], row["count"], row["ended_at"]
+
+    put_down, cancelled, ended_at = in_database(shell, compare)
+    assert put_down == cancelled > 0
+    if ended_at is None:  # else it was quicker than the kill
+        assert "unfinished" in jobd("audit").out
+    jobd("cancel", "--all")
+    assert states(shell) == {"cancelled": 30 * BATCH}
