@@ -11,7 +11,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any, Literal, TypedDict, cast
 
-from jobd.duration import parse_duration
+from jobd.duration import format_duration, parse_duration
 from jobd.errors import ConfigError
 from jobd.job import JobState
 from jobd.options import Duration, integer, plain_text
@@ -108,7 +108,7 @@ def select(
         raise ConfigError(
             "newer_than",
             filters["newer_than"],
-            "leaves nothing beside older_than: give a longer time than there",
+            f"leaves nothing that is older than {format_duration(older)}: give a longer time than that",
         )
     return Selection(
         states=_states(verb, _texts("state", filters.get("state")), takes) or unless_said,

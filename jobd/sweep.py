@@ -159,7 +159,7 @@ class Sweep:
         limit: int | None = None,
         on_progress: Callable[[Tally], None] | None = None,
     ) -> None:
-        """`on_progress` is called after each page."""
+        """`on_progress` is called after each page. `tally` is what it came to so far."""
         self._door = door
         self._act = act
         self._selection = selection
@@ -169,25 +169,25 @@ class Sweep:
         self._on_progress = on_progress
         self._reader = Reader(door)
         self._sweeps = Sweeps(door)
-        self._tally = Tally(verb=act.verb)
+        self.tally = Tally(verb=act.verb)
 
     async def count(self) -> Tally:
         """Change nothing; tell how many jobs are meant, in which states."""
 
         async def visit(page: Page, span: Span | None) -> None:
-            room = len(page.ids) if self._limit is None else self._limit - self._tally.jobs
-            self._tally.jobs += len(page.ids[:room])
+            room = len(page.ids) if self._limit is None else self._limit - self.tally.jobs
+            self.tally.jobs += len(page.ids[:room])
             self._found(page.states[:room])
 
         await self._look_through(visit)
-        return self._tally
+        return self.tally
 
     async def run(self) -> Tally:
         """Move the jobs that are meant, and put that down in the audit.
 
         What raises midway leaves done what was done, and the audit's row without an end.
         """
-        audit_id = self._tally.audit_id = uuid7()
+        audit_id = self.tally.audit_id = uuid7()
         await self._sweeps.begin_audit(
             audit_id,
             who=self._who,
@@ -199,26 +199,26 @@ class Sweep:
         async def visit(page: Page, span: Span | None) -> None:
             start = 0
             while start < len(page.ids) and not self._full:
-                room = BATCH if self._limit is None else min(BATCH, self._limit - self._tally.jobs)
+                room = BATCH if self._limit is None else min(BATCH, self._limit - self.tally.jobs)
                 self._found(page.states[start : start + room])
                 await self._move(page.ids[start : start + room], audit_id, span)
                 start += room
 
         await self._look_through(visit)
         await self._sweeps.end_audit(audit_id)
-        return self._tally
+        return self.tally
 
     @property
     def _full(self) -> bool:
-        return self._limit is not None and self._tally.jobs >= self._limit
+        return self._limit is not None and self.tally.jobs >= self._limit
 
     def _found(self, states: Sequence[str]) -> None:
         for state, count in Counter(states).items():
-            self._tally.states[JobState(state)] = self._tally.states.get(JobState(state), 0) + count
+            self.tally.states[JobState(state)] = self.tally.states.get(JobState(state), 0) + count
 
     async def _look_through(self, visit: Callable[[Page, Span | None], Awaitable[None]]) -> None:
         parts = [part for part in await self._reader.extent() if self._span(part) is not None]
-        self._tally.extent = sum(part.rows for part in parts)
+        self.tally.extent = sum(part.rows for part in parts)
         for part in parts:
             span = self._span(part)
             assert span is not None
@@ -226,10 +226,10 @@ class Sweep:
             size = BATCH
             while start is not None and not self._full:
                 page = await self._page(part, span, start, size)
-                self._tally.looked += page.looked
+                self.tally.looked += page.looked
                 await visit(page, None if part.day is None else span)
                 if self._on_progress is not None:
-                    self._on_progress(self._tally)
+                    self._on_progress(self.tally)
                 start = _after(page.last) if page.looked == size else None
                 size = BATCH if len(page.ids) > page.looked / 10 else LONG_PAGE
 
@@ -255,14 +255,14 @@ class Sweep:
                 if attempt == TRIES - 1:
                     raise
             else:
-                self._tally.jobs += moved.changed
-                self._tally.asked += moved.asked
-                self._tally.held += moved.held
+                self.tally.jobs += moved.changed
+                self.tally.asked += moved.asked
+                self.tally.held += moved.held
                 ids = moved.busy
             if not ids:
                 return
             await self._sleep(PAUSE_SECONDS)
-        self._tally.busy += len(ids)
+        self.tally.busy += len(ids)
 
     async def _moved(self, ids: Sequence[UUID], audit_id: UUID, span: Span | None) -> Moved:
         async def once() -> Moved:

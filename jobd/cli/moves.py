@@ -1,4 +1,7 @@
-"""Verbs that move jobs: cancel, retry, reschedule, delete. Several ids are several moves, each on its own."""
+"""Verbs that move jobs, by their ids or by filters: cancel, retry, reschedule, move, delete.
+
+Several ids are several moves, each on its own.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,21 @@ from uuid import UUID
 
 import typer
 
+from jobd.cli.choosing import Chosen, choosing
 from jobd.cli.options import DatabaseUrl, instant
 from jobd.cli.session import call
 from jobd.cli.shape import report
+from jobd.cli.sweeps import sweep
 from jobd.errors import CallTimeout, ConfigError, DatabaseUnavailable, JobdError, SchemaError
 
 if TYPE_CHECKING:
     from jobd.door import Link
     from jobd.store import Store
 
-Ids = Annotated[list[UUID], typer.Argument(metavar="ID...", help="Which jobs.")]
 
-
+@choosing
 def cancel(
-    ids: Ids,
+    chosen: Chosen,
     reason: Annotated[
         str, typer.Option("--reason", metavar="TEXT", help="Recorded with the job, also with a running one.")
     ] = "cancelled from the command line",
@@ -34,37 +38,52 @@ def cancel(
     until then. Of several requests the first one's counts.
 
     \b
-    Example:
+    Examples:
       jobd cancel 0192f0c1-22e5-7d3c-8a54-5f1f3a1f9f10 --reason "wrong customer"
+      jobd cancel --queue mail --kind newsletter --older-than 2d --dry-run
     """
+    if not chosen.by_id("cancel"):
+        from jobd.sweep import cancelling
+
+        sweep(cancelling(reason), chosen, database_url=database_url)
+        return
 
     async def move(store: Store, id: UUID) -> str:
         state = await store.cancel(id, reason=reason)
         return f"cancelled {id}" if state == "cancelled" else f"asked the worker to stop {id}"
 
-    _each(ids, move, database_url=database_url)
+    _each(chosen.ids, move, database_url=database_url)
 
 
-def retry(ids: Ids, database_url: DatabaseUrl = None) -> None:
+@choosing
+def retry(chosen: Chosen, database_url: DatabaseUrl = None) -> None:
     """Run finished jobs again.
 
-    Succeeded, cancelled and dead ones: the same id and payload, with all their attempts.
+    Succeeded, cancelled and dead ones: the same id and payload, with all their attempts. Filters mean
+    dead jobs, unless --state names others.
 
     \b
     Examples:
       jobd retry 0192f0c1-22e5-7d3c-8a54-5f1f3a1f9f10
-      jobd list --state dead --json | jq -r '.[].id' | xargs jobd retry
+      jobd retry --kind resize --error-type ConnectError --newer-than 1d
+      jobd retry --queue mail --limit 10
     """
+    if not chosen.by_id("retry"):
+        from jobd.sweep import retrying
+
+        sweep(retrying(), chosen, database_url=database_url)
+        return
 
     async def move(store: Store, id: UUID) -> str:
         generation = await store.retry(id)
         return f"ready {id} (generation {generation})"
 
-    _each(ids, move, database_url=database_url)
+    _each(chosen.ids, move, database_url=database_url)
 
 
+@choosing
 def reschedule(
-    ids: Ids,
+    chosen: Chosen,
     at: Annotated[str | None, typer.Option("--at", metavar="INSTANT", help="Run then; ISO 8601.")] = None,
     delay: Annotated[
         str | None, typer.Option("--in", metavar="DURATION", help="Run after 30s, 15m, 7d ...")
@@ -81,6 +100,8 @@ def reschedule(
     Examples:
       jobd reschedule 0192f0c1-22e5-7d3c-8a54-5f1f3a1f9f10 --at 2027-03-01T08:00
       jobd reschedule 0192f0c1-22e5-7d3c-8a54-5f1f3a1f9f10 --now --priority 10
+      jobd reschedule --tenant acme --priority 10
+      jobd reschedule --kind sync --state scheduled --now
     """
     from datetime import UTC, datetime
 
@@ -96,35 +117,75 @@ def reschedule(
     if delay:
         run_at = moment + parse_duration(delay, setting="--in")
 
+    if not chosen.by_id("reschedule"):
+        from jobd.sweep import rescheduling
+
+        sweep(rescheduling(run_at=run_at, priority=priority, now=moment), chosen, database_url=database_url)
+        return
+
     async def move(store: Store, id: UUID) -> str:
         # Judged by the clock that named the time: a database behind it would have a job of --now wait.
         state = await store.reschedule(id, run_at=run_at, priority=priority, now=moment)
         return f"{state.value} {id}"
 
-    _each(ids, move, database_url=database_url)
+    _each(chosen.ids, move, database_url=database_url)
 
 
-def delete(
-    ids: Ids,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+@choosing
+def move(
+    chosen: Chosen,
+    to: Annotated[str, typer.Option("--to", metavar="QUEUE", help="Into which queue.")],
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Delete jobs for good.
-
-    With payload, result and errors. A running one is refused: cancel it first.
+    """Put waiting jobs into another queue.
 
     \b
-    Example:
-      jobd delete 0192f0c1-22e5-7d3c-8a54-5f1f3a1f9f10
+    Examples:
+      jobd move 0192f0c1-22e5-7d3c-8a54-5f1f3a1f9f10 --to slow
+      jobd move --queue mail --kind newsletter --to slow
     """
-    if not yes and sys.stdin.isatty():
-        typer.confirm(f"Delete {len(ids)} job{'s' if len(ids) > 1 else ''} for good?", abort=True)
+    from jobd.registry import check_name
+
+    check_name("queue", to)
+    if not chosen.by_id("move"):
+        from jobd.sweep import moving
+
+        sweep(moving(to), chosen, database_url=database_url)
+        return
+
+    async def put(store: Store, id: UUID) -> str:
+        state = await store.move(id, queue=to)
+        return f"{state.value} {id} in {to}"
+
+    _each(chosen.ids, put, database_url=database_url)
+
+
+@choosing
+def delete(chosen: Chosen, database_url: DatabaseUrl = None) -> None:
+    """Delete jobs for good.
+
+    With payload, result and errors. A running one is refused: cancel it first. Filters mean waiting and
+    finished jobs, unless --state names some.
+
+    \b
+    Examples:
+      jobd delete 0192f0c1-22e5-7d3c-8a54-5f1f3a1f9f10
+      jobd delete --kind ping --state succeeded --older-than 1d
+    """
+    if not chosen.by_id("delete"):
+        from jobd.sweep import deleting
+
+        sweep(deleting(), chosen, database_url=database_url)
+        return
+    if not chosen.yes and sys.stdin.isatty():
+        count = len(chosen.ids)
+        typer.confirm(f"Delete {count} job{'s' if count > 1 else ''} for good?", abort=True)
 
     async def move(store: Store, id: UUID) -> str:
         await store.delete(id)
         return f"deleted {id}"
 
-    _each(ids, move, database_url=database_url)
+    _each(chosen.ids, move, database_url=database_url)
 
 
 def _each(

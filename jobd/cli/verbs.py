@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from jobd.cli import (
+    audit,
     check,
     demo,
     enqueue,
@@ -63,9 +64,10 @@ VERBS: dict[str, list[Callable[..., None]]] = {
         moves.cancel,
         moves.retry,
         moves.reschedule,
+        moves.move,
         moves.delete,
     ],
-    "Operate": [workers.workers, check.check, health.health],
+    "Operate": [workers.workers, audit.audit, check.check, health.health],
 }
 QUEUE_VERBS: list[Callable[..., None]] = [queues.list_, queues.pause, queues.resume]
 SCHEDULE_VERBS: list[Callable[..., None]] = [

@@ -108,13 +108,22 @@ select (select count(*) from moved)::int as changed, array(select id from there 
 -- name: retry_many (ids, since, until, audit_id, now)
 -- succeeded | cancelled | dead -> ready, for jobs that ended from `since` on and before `until`: those bounds keep
 -- it to the days in question. A job whose unique key another job holds stays where it is and is
--- told as `held`. Keys are taken in their order, so that two of these cannot wait for each other.
+-- told as `held`. Keys are taken in their order, so that two of these cannot wait for each other. Jobs of
+-- schedules count there again; those of one that somebody has locked are busy.
 with there as materialized (
-    select h.id from jobd.job_history h
+    select h.id, h.headers ->> 'schedule' as schedule from jobd.job_history h
      where h.id = any ($1::uuid[]) and h.finished_at >= $2::timestamptz and h.finished_at < $3::timestamptz
+), theirs as materialized (
+    select s.id from jobd.schedules s
+     where s.id = any (array(select distinct schedule from there))
+     order by s.id
+       for no key update skip locked
 ), past as materialized (
     select h.* from jobd.job_history h
-     where h.id = any (array(select id from there))
+     where h.id = any (array(
+               select t.id from there t
+                where t.schedule is null or t.schedule = any (array(select id from theirs))
+                   or not exists (select from jobd.schedules s where s.id = t.schedule)))
        and h.finished_at >= $2::timestamptz and h.finished_at < $3::timestamptz
        for update skip locked
 ), back as (
@@ -127,7 +136,13 @@ with there as materialized (
            backoff, timeout, errors, headers, created_at
       from past order by tenant_id, kind, unique_key, id
     on conflict do nothing
-    returning id, queue
+    returning id, queue, headers ->> 'schedule' as schedule
+), noted as (
+    update jobd.schedules s
+       set open_jobs = s.open_jobs || array(select i from unnest(b.ids) i where i <> all (s.open_jobs) order by i),
+           revision = s.revision + 1
+      from (select schedule, array_agg(id) as ids from back where schedule is not null group by schedule) b
+     where s.id = b.schedule
 ), gone as (
     delete from jobd.job_history h
      where h.id = any (array(select id from back))

@@ -124,6 +124,29 @@ OPTIONS: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
     ),
 }
 
+MANY: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
+    "many-nothing": (lambda jobs: jobs.cancel_many(), ("filter", "cancel", "all=True")),
+    "many-all-and-filter": (
+        lambda jobs: jobs.delete_many(all=True, queue="mail"),
+        ("all", "queue only some", "leave one out"),
+    ),
+    "many-state": (lambda jobs: jobs.retry_many(state="ready"), ("state", "'ready'", "give any of")),
+    "many-unknown": (
+        lambda jobs: jobs.cancel_many(tenant="acme"),  # type: ignore[call-arg]
+        ("tenant", "did you mean tenant_id?"),
+    ),
+    "many-queue": (lambda jobs: jobs.cancel_many(queue="high priority"), ("'high priority'", "A-Z a-z")),
+    "many-to": (lambda jobs: jobs.move_many(queue="mail", to="slow lane"), ("'slow lane'", "A-Z a-z")),
+    "many-age": (lambda jobs: jobs.cancel_many(older_than="2 days"), ("older_than", "'2 days'", '"7d"')),
+    "many-ages": (
+        lambda jobs: jobs.retry_many(older_than="2d", newer_than="1d"),
+        ("newer_than", "'1d'", "a longer time"),
+    ),
+    "many-empty": (lambda jobs: jobs.cancel_many(tag=[]), ("tag", "0 values", "leave it out")),
+    "many-no-change": (lambda jobs: jobs.reschedule_many(queue="mail"), ("run_at", "priority, or both")),
+    "many-limit": (lambda jobs: jobs.retry_many(all=True, limit=0), ("limit", "0", "from 1")),
+}
+
 
 def positional(*keys: str) -> None: ...
 
@@ -253,7 +276,7 @@ SCHEDULES["schedule-declared-payload"] = (
     ("payload of schedule 'often'", "'***'", "$.key: missing", "takes the keys key"),
 )
 
-REFUSED = PAYLOADS | OPTIONS | HANDLERS | SCHEDULES
+REFUSED = PAYLOADS | OPTIONS | MANY | HANDLERS | SCHEDULES
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from tests.postgres import PostgresServer
 
 ROWS = read_rows()
 
+ID = "0192f0c1-22e5-7d3c-8a54-5f1f3a1f9f10"
+
 SHOP = """
 from jobd import Jobs
 jobs = Jobs()
@@ -125,6 +127,12 @@ REFUSED = {
     ),
     "command-queue-name": Command("queues pause high/priority", ("queue", "'high/priority'", "A-Z a-z 0-9")),
     "command-id": Command("show 17", ("ID", "UUID")),
+    "command-nothing-chosen": Command("delete", ("jobd delete", "None", "--queue", "--all")),
+    "command-ids-and-filters": Command(f"cancel {ID} --queue mail", ("--queue", "'mail'", "ids", "one of")),
+    "command-ids-and-dry-run": Command(f"delete {ID} --dry-run", ("--dry-run", "ids", "one of")),
+    "command-many-state": Command("move --state dead --to slow", ("--state", "'dead'", "scheduled, ready")),
+    "command-many-age": Command("retry --newer-than yesterday", ("--newer-than", "'yesterday'", '"7d"')),
+    "command-move-queue": Command("move --all --to high/priority", ("'high/priority'", "A-Z a-z 0-9")),
     "command-schedule": Command("schedules add s @dayly noop", ("'@dayly'", "@daily")),
     "command-schedule-json": Command("schedules add s @daily noop {'n':1}", ("line 1 column 2", "JSON")),
     "command-schedule-zone": Command("schedules preview @daily --tz Berlin", ("tz", "'Berlin'", "IANA")),

@@ -65,6 +65,10 @@ async def delete_running(jobs: Jobs, door: Link) -> Any:
     return await jobs.delete(await make_job(door, id=ID, state="running"))
 
 
+async def move_running(jobs: Jobs, door: Link) -> Any:
+    return await jobs.move(await make_job(door, id=ID, state="running"), "slow")
+
+
 async def retry_with_taken_key(jobs: Jobs, door: Link) -> Any:
     await make_job(door, id=ID, state="dead", unique_key="order-17")
     await make_job(door, id=OTHER, state="ready", unique_key="order-17")
@@ -90,6 +94,7 @@ REFUSED: dict[str, tuple[Act, tuple[str, ...]]] = {
     "retry-not-kept": (retry_not_kept, (str(ID), "succeeded", "'pings'", "queues.pings.keep", "anew")),
     "reschedule-running": (reschedule_running, (str(ID), "running", "a waiting job")),
     "delete-running": (delete_running, (str(ID), "running", "cancel it first")),
+    "move-running": (move_running, (str(ID), "running", "a waiting job")),
     "unique-key-taken": (retry_with_taken_key, (str(ID), "'order-17'", str(OTHER), "cancel that one")),
     "wait-timeout": (wait_too_short, (str(ID), "scheduled", "wait again")),
     "sql-kind": (sql_kind, ("kind", "'send mail'", "at most 99 letters")),

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -47,7 +47,7 @@ READ = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck"
 
 @dataclass(frozen=True)
 class Reading:
-    """What one execution of a plan read of the live jobs."""
+    """What one execution of a plan read of the live jobs, or of another table."""
 
     returned: int
     rows: int
@@ -105,6 +105,40 @@ class Million:
         text = f"select id from jobd.jobs where {where} order by md5(id::text) limit %s"
         return [row[0] for row in self._session.execute(text, [count])]
 
+    def end(self, rows: int, *, days_ago: int) -> None:
+        """Let the history have so many jobs of that day, by the ids of the live ones."""
+        self._session.execute(
+            """
+            insert into jobd.job_history
+            select h.* from (select * from jobd.jobs limit %s) j,
+                   jobd.ended(j, 'dead', 'why', null, null, now() - %s * interval '1 day') h
+            """,
+            [rows, days_ago],
+        )
+
+    def clear(self, ids: list[UUID]) -> None:
+        """Take live jobs away."""
+        self._do("delete from jobd.jobs where id = any (%s)", ids)
+
+    def analyze_history(self) -> None:
+        """Gather its statistics as they are."""
+        self._do("analyze jobd.job_history")
+
+    def forget_history(self) -> None:
+        """Let the planner know of the history what it knows of a table that was never analysed."""
+        parts = "select inhrelid from pg_inherits where inhparent = 'jobd.job_history'::regclass"
+        self._do(f"delete from pg_statistic where starelid in ({parts})")
+        self._do(
+            f"update pg_class set reltuples = -1, relpages = 0, relallvisible = 0 where oid in ({parts})"
+        )
+
+    def today(self) -> tuple[datetime, datetime]:
+        """When the day of the history began, and when it ends."""
+        text = "select date_trunc('day', now() at time zone 'UTC') at time zone 'UTC'"
+        row = self._session.execute(text).fetchone()
+        assert row is not None
+        return row[0], row[0] + timedelta(days=1)
+
     def place(self, queue: str, nth: int) -> tuple[int, datetime, UUID]:
         """Priority, deadline and id of the nth ready job of a queue."""
         text = (
@@ -156,8 +190,8 @@ class Million:
             ).rowcount
         assert moved > 5
 
-    def explain(self, block: Block, arguments: Mapping[str, object]) -> Reading:
-        """Execute the generic plan of `block` and undo what it did."""
+    def explain(self, block: Block, arguments: Mapping[str, object], *, table: str = "jobs") -> Reading:
+        """Execute the generic plan of `block` and undo what it did; what it read of tables named so."""
         assert {*arguments, "now"} == {*block.parameters, "now"}
         values = sql.SQL(", ").join(sql.Literal(arguments.get(name)) for name in block.parameters)
         with self._session.transaction(force_rollback=True):
@@ -169,7 +203,7 @@ class Million:
         scans = [
             node
             for node in nodes(plan["Plan"])
-            if node.get("Relation Name") == "jobs"
+            if node.get("Relation Name", "").startswith(table)
             and node["Node Type"].endswith("Scan")
             and node["Actual Loops"]
         ]

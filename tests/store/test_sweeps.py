@@ -287,6 +287,40 @@ async def test_retried_jobs_wake_a_worker_and_are_claimed_with_new_numbers(
     assert [(claim.id, claim.claim_no, claim.attempt) for claim in claims] == [(id, 9, 1) for id in ids]
 
 
+async def make_schedule(door: Link, id: str) -> None:
+    await query(
+        door,
+        "insert into jobd.schedules (id, owner, expression, kind, decided_until)"
+        " values ($1, 'api', '@daily', 'k', now())",
+        id,
+    )
+
+
+async def test_a_retried_job_counts_for_its_schedule_again(door: Link, sweeps: Sweeps, audit_id: UUID):
+    for name in ("hourly", "daily"):
+        await make_schedule(door, name)
+    hourly = await make_jobs(door, 2, state="dead", headers={"schedule": "hourly"})
+    daily = await make_jobs(door, 1, state="dead", headers={"schedule": "daily"})
+    gone = await make_jobs(door, 1, state="dead", headers={"schedule": "gone"})
+    moved = await sweeps.retry_many([*hourly, *daily, *gone], audit_id=audit_id, **around())
+    assert (moved.changed, moved.busy) == (4, [])
+    rows = await query(door, "select id, open_jobs from jobd.schedules")
+    assert {row["id"]: set(row["open_jobs"]) for row in rows} == {"hourly": {*hourly}, "daily": {*daily}}
+
+
+async def test_jobs_of_a_schedule_that_somebody_has_locked_are_busy(
+    door: Link, sweeps: Sweeps, held: Held, audit_id: UUID
+):
+    await make_schedule(door, "hourly")
+    locked = await make_job(door, state="dead", headers={"schedule": "hourly"})
+    free = await make_job(door, state="dead")
+    await query(held, "select from jobd.schedules for update")
+    moved = await sweeps.retry_many([locked, free], audit_id=audit_id, **around())
+    assert (moved.changed, moved.busy) == (1, [locked])
+    await held.commit()
+    assert (await sweeps.retry_many(moved.busy, audit_id=audit_id, **around())).changed == 1
+
+
 async def test_a_run_that_ends_while_its_job_is_asked_to_stop_is_still_written(
     door: Link, store: Store, sweeps: Sweeps, reader: Reader, held: Held, audit_id: UUID
 ):

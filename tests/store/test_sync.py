@@ -47,6 +47,19 @@ def direct(direct_database_url: str) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
+def test_many_jobs_are_changed_in_the_callers_thread(sync: SyncClient):
+    sync.enqueue_many("noop", [{}] * 3, queue="mail")
+    sync.enqueue("noop")
+    told: list[str] = []
+    seen = lambda tally: told.append(threading.current_thread().name)  # noqa: E731
+    assert sync.reschedule_many(queue="mail", priority=3, on_progress=seen).jobs == 3
+    assert sync.move_many(queue="mail", to="slow", limit=2).jobs == 2
+    assert sync.cancel_many(queue=["mail", "slow"]).states == {JobState.READY: 3}
+    assert sync.retry_many(state="cancelled", queue="slow").jobs == 2
+    assert sync.delete_many(all=True, dry_run=True).jobs == 4
+    assert told == [threading.current_thread().name]
+
+
 def background_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "jobd-sync"]
 
