@@ -68,21 +68,23 @@ class Chosen:
 
     def by_id(self, verb: str) -> bool:
         """Whether ids were given. Raises ConfigError where that is not clear, or nothing was given."""
-        words = dict(self.filters)
         if not self.ids:
-            if not any(words.values()):
+            if not self.filters:
                 raise ConfigError(
                     f"jobd {verb}",
                     None,
                     "say which jobs: ids, filters like --queue and --kind, or --all",
                 )
             return False
-        for name, value in {**words, "limit": self.limit, "dry_run": self.dry_run}.items():
-            if value:
+        for name, value in {**self.filters, "limit": self.limit, "dry_run": self.dry_run}.items():
+            if value not in (None, False):
                 raise ConfigError(
                     option(name), value, "chooses among many jobs, and ids say which: give one of the two"
                 )
         return True
+
+
+_OPTIONS = {"tenant": "tenant_id", "everything": "all"}
 
 
 def option(name: str) -> str:
@@ -95,8 +97,9 @@ def choosing(verb: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(verb)
     def with_words(**words: Any) -> None:
-        filters = {name: words.pop(name) or None for name in FILTERS}
-        filters["tenant_id"], filters["all"] = filters.pop("tenant"), filters.pop("everything") or False
+        # An empty text stays, to be refused: `--error "$UNSET"` must not mean every job.
+        said = {name: value for name in FILTERS if (value := words.pop(name)) not in (None, False, [])}
+        filters = {_OPTIONS.get(name, name): value for name, value in said.items()}
         conduct = {name: words.pop(name) for name in CONDUCT}
         chosen = Chosen(ids=words.pop("ids") or [], filters=filters, **conduct)  # type: ignore[arg-type]
         verb(chosen=chosen, **words)

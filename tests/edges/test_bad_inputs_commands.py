@@ -130,6 +130,7 @@ REFUSED = {
     "command-nothing-chosen": Command("delete", ("jobd delete", "None", "--queue", "--all")),
     "command-ids-and-filters": Command(f"cancel {ID} --queue mail", ("--queue", "'mail'", "ids", "one of")),
     "command-ids-and-dry-run": Command(f"delete {ID} --dry-run", ("--dry-run", "ids", "one of")),
+    "command-many-empty": Command("delete --queue mail --error=", ("--error", "''", "1 to 1,000")),
     "command-many-state": Command("move --state dead --to slow", ("--state", "'dead'", "scheduled, ready")),
     "command-many-age": Command("retry --newer-than yesterday", ("--newer-than", "'yesterday'", '"7d"')),
     "command-move-queue": Command("move --all --to high/priority", ("'high/priority'", "A-Z a-z 0-9")),
