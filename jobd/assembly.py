@@ -34,7 +34,7 @@ from jobd.engine.producer import Producer
 from jobd.engine.scheduler import Scheduler
 from jobd.engine.slots import Slots
 from jobd.engine.slumber import Slumber
-from jobd.events import Events, LeaderChanged, UnknownKind
+from jobd.events import Events, LeaderChanged, UniqueKeyLost, UnknownKind
 from jobd.fleet import Fleet, Registration
 from jobd.listener import Listener
 from jobd.partitions import drop_partition
@@ -95,11 +95,14 @@ class Assembly:
         for link in self._control_links:
             await link.close()
 
+    def _key_lost(self, id: UUID) -> None:
+        self.events.emit(UniqueKeyLost(id))
+
     # On the work loop.
 
     def finisher(self, *, durable: Callable[[], None], returned: Callable[[], None]) -> Finisher:
         return Finisher(
-            Store(self._work_link()),
+            Store(self._work_link(), on_key_lost=self._key_lost),
             holdings=self.holdings,
             events=self.events,
             rng=self.rng,
@@ -169,7 +172,7 @@ class Assembly:
         on_idle: Callable[[Store], Awaitable[bool]] | None,
     ) -> Producer:
         link = self._work_link()
-        store = Store(link)
+        store = Store(link, on_key_lost=self._key_lost)
         producer = Producer(
             store,
             slumber=Slumber(
@@ -204,7 +207,7 @@ class Assembly:
     ) -> Heartbeat:
         link = self._control_link()
         return Heartbeat(
-            Store(link),
+            Store(link, on_key_lost=self._key_lost),
             Fleet(link),
             process=Registration(
                 worker_id=self.lease.worker_id,
@@ -257,7 +260,7 @@ class Assembly:
     def maintenance(self, *, on_staged: Callable[[], None]) -> Maintenance:
         link = self._control_link()
         return Maintenance(
-            Store(link),
+            Store(link, on_key_lost=self._key_lost),
             Fleet(link),
             lease=self.lease,
             crash_limit=self.settings.crash_limit,

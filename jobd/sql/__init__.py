@@ -25,7 +25,7 @@ class Block:
 
 
 # The files of whole functions.
-FUNCTIONS = ("functions", "functions_schedules")
+FUNCTIONS = ("functions", "functions_unique", "functions_schedules")
 
 
 def functions() -> str:

@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (6, "6693c0f25bc97805")
+FUNCTIONS = (7, "87e2f23241255066")
 
 
 if TYPE_CHECKING:

@@ -33,6 +33,7 @@ async def test_queues_that_are_known_keep_all(session: asyncpg.Connection[Any], 
         "0002_tombstones",
         "0003_schedules",
         "0004_open_runs",
+        "0005_unique_keys",
     ]
     assert await session.fetchval("select keep from jobd.queues") == "all"
     # The statement of a daemon of the release before.

@@ -46,7 +46,7 @@ def statement(block: Block) -> str:
     return re.sub(r"--[^\n]*", "", block.text)
 
 
-def test_every_write_of_a_job_stands_in_five_files():
+def test_every_write_of_a_job_stands_in_six_files():
     found = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*")
@@ -57,6 +57,7 @@ def test_every_write_of_a_job_stands_in_five_files():
     assert found == {
         "sql/lifecycle.sql",
         "sql/functions.sql",
+        "sql/functions_unique.sql",
         "sql/functions_schedules.sql",
         "sql/bulk.sql",
         "sql/schedules.sql",
@@ -75,7 +76,7 @@ def test_the_moves_are_the_blocks_that_write_state_in_the_order_of_a_jobs_life()
         and not re.search(r"update jobd\.jobs j set progress", statement(block))
     }
     # Functions write, and so does whoever drops the partitions that prune names.
-    assert writing == set(MOVES) - {"enqueue", "enqueue_many", "prune", "trigger"}
+    assert writing == set(MOVES) - {"enqueue", "enqueue_many", "enqueue_keyed", "prune", "trigger"}
 
 
 @pytest.mark.parametrize("name", MOVES)
@@ -124,6 +125,7 @@ def test_jobd_is_named_wherever_it_is_meant(file: str, block: Block):
     """Nothing depends on the search path of a connection."""
     tables = (
         "jobs|job_history|tombstones|all_jobs|workers|queues|leader|schema_version|schedules|schedule_runs"
+        "|unique_keys"
     )
     assert not re.search(rf"\b(from|join|into|update|only)\s+({tables})\b", statement(block))
 
@@ -197,4 +199,4 @@ def test_a_script_that_has_no_blocks_is_read_whole():
 def test_both_doors_for_one_job_take_all_that_a_job_has():
     every = {*NewJob._fields, "now"}
     assert set(BLOCKS["enqueue"].parameters) == every
-    assert set(BLOCKS["enqueue_new"].parameters) == every - {"unique_key"}
+    assert set(BLOCKS["enqueue_new"].parameters) == every - {"unique_key", "unique_for", "on_conflict"}
