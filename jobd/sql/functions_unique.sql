@@ -266,14 +266,23 @@ begin
         if on_conflict = 'keep' then
             return;
         end if;
-        update jobd.jobs j
-           set payload = enqueue_unique.payload, priority = enqueue_unique.priority, run_at = due,
-               deadline_at = due + coalesce(j.delay_tolerance, '0'),
-               state = case when due > moment then 'scheduled' else 'ready' end
-         where j.id = holder and j.state in ('scheduled', 'ready') and (scope is distinct from 'waiting' or j.unique_for = 'waiting')
-        returning case when j.state = 'ready' then j.queue end into woken;
-        if found then
-            replaced := true;
+        begin
+            update jobd.jobs j
+               set payload = enqueue_unique.payload, priority = enqueue_unique.priority, run_at = due,
+                   deadline_at = due + coalesce(j.delay_tolerance, '0'),
+                   state = case when due > moment then 'scheduled' else 'ready' end
+             where j.id = holder and j.state in ('scheduled', 'ready') and (scope is distinct from 'waiting' or j.unique_for = 'waiting')
+            returning case when j.state = 'ready' then j.queue end into woken;
+            replaced := found;
+            if not replaced then
+                raise sqlstate 'JOBD1';
+            end if;
+        exception when sqlstate 'JOBD1' then
+            -- A job that was claimed while the update waited for it is locked all the same: lets go of it, so that the
+            -- end of its run never waits for this transaction.
+            null;
+        end;
+        if replaced then
             perform jobd.wake(array[woken]) where woken is not null;
             return;
         end if;

@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (7, "87e2f23241255066")
+FUNCTIONS = (7, "2560a91ebdb7b448")
 
 
 if TYPE_CHECKING:

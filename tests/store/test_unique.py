@@ -383,6 +383,22 @@ async def test_replace_of_a_job_that_is_being_claimed_makes_a_new_one(door: Link
     assert answer.id != first.id
 
 
+@pytest.mark.parametrize("scope", ["unfinished", "waiting", "1 hour"])
+async def test_replace_holds_up_no_run_that_began_meanwhile(
+    door: Link, store: Store, held: Held, database_url: str, scope: str
+):
+    """An update that waited in vain keeps its lock to the end of the transaction."""
+    await store.enqueue(waiting(unique_for=scope))
+    (run,) = await Store(held).claim(await make_worker(door), rooms={"default": 1})
+    link = Link(Database(database_url))
+    async with (await link.opened()).transaction():
+        replacing = waiting(unique_for=scope, on_conflict="replace")
+        assert not (await held.commit_under(Store(link).enqueue(replacing))).replaced
+        async with asyncio.timeout(10):
+            await retry_later(store, run)
+    await link.close()
+
+
 async def test_replace_that_waits_for_the_end_of_the_holder_makes_a_new_job(
     door: Link, store: Store, held: Held
 ):
