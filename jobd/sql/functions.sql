@@ -160,8 +160,10 @@ begin
                            enqueue.payload);
     id := coalesce(enqueue.id, jobd.uuid7());
     replaced := false;
-    if enqueue.unique_key is not null or enqueue.unique_for <> 'unfinished' or enqueue.on_conflict <> 'keep' then
+    if enqueue.unique_for is distinct from 'unfinished' or enqueue.on_conflict is distinct from 'keep' then
         span := jobd.unique_span(enqueue.unique_key, enqueue.unique_for, enqueue.on_conflict);
+    end if;
+    if enqueue.unique_key is not null then
         select u.id, u.created, u.replaced into id, created, replaced
           from jobd.enqueue_unique(enqueue.kind, enqueue.payload, enqueue.queue, due, enqueue.priority, enqueue.tenant_id,
                                    enqueue.use_case, enqueue.unique_key, enqueue.concurrency_key, enqueue.delay_tolerance,
@@ -253,8 +255,10 @@ begin
         raise exception 'enqueue_many got % ids for % payloads: give as many, or none', cardinality(ids), cardinality(payloads)
             using errcode = 'invalid_parameter_value';
     end if;
-    if unique_keys is not null or unique_for <> 'unfinished' or on_conflict <> 'keep' then
+    if unique_for is distinct from 'unfinished' or on_conflict is distinct from 'keep' then
         span := jobd.unique_span(case when unique_keys is not null then '' end, unique_for, on_conflict);
+    end if;
+    if unique_keys is not null then
         if cardinality(unique_keys) <> cardinality(payloads) then
             raise exception 'enqueue_many got % unique_keys for % payloads: give as many, null where there is none',
                             cardinality(unique_keys), cardinality(payloads)

@@ -61,10 +61,11 @@ $$;
 
 create or replace function jobd.take_key(unique_key text, kind text, tenant_id text, scope text, job_id uuid, at timestamptz,
                                          until timestamptz) returns uuid
-language plpgsql volatile
+language plpgsql volatile set enable_seqscan = off
 as $$
 -- Take a key of unique_keys for job `job_id`; returns null, or the job that holds it. Waits for those who are taking it
--- in other transactions. Each look is a statement of its own, and sees what was committed before it.
+-- in other transactions. Each look is a statement of its own, and sees what was committed before it. A plan that was
+-- made while the table was empty would read all of it later on: hence no sequential scans.
 #variable_conflict use_column
 declare
     named jobd.unique_keys;
@@ -145,7 +146,7 @@ end
 $$;
 
 create or replace function jobd.scope_on_return(id uuid, unique_key text, kind text, tenant_id text) returns text
-language plpgsql volatile
+language plpgsql volatile set enable_seqscan = off
 as $$
 -- What becomes of the key of scope `waiting` of a job that comes back from its run: `waiting`, it holds it again, or `lost`.
 -- Waits for nobody. The lock is the weakest that those who take the key have to wait for.

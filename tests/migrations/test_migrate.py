@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (7, "2560a91ebdb7b448")
+FUNCTIONS = (7, "855d9bd7516c41e3")
 
 
 if TYPE_CHECKING:

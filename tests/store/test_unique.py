@@ -331,6 +331,24 @@ async def test_a_job_that_returns_while_keys_are_forgotten_keeps_its_own(
     assert (await store.enqueue(waiting())).id == run.id
 
 
+async def test_keys_are_looked_up_by_their_index_whatever_the_statistics_say(
+    door: Link, store: Store, held: Held
+):
+    await query(door, "vacuum analyze jobd.unique_keys")
+    worker = await make_worker(door)
+    inside = Store(held)
+    for n in range(3):
+        await inside.enqueue(waiting(unique_key=f"k{n}"))
+        await inside.enqueue(waiting(unique_key="k0", on_conflict="replace"))
+        runs = await inside.claim(worker, rooms={"default": 10})
+        await inside.release([(run.id, run.claim_no) for run in runs])
+    scans = "select seq_scan, idx_scan from pg_stat_xact_user_tables where relname = 'unique_keys'"
+    (row,) = await query(held, scans)
+    await held.rollback()
+    assert row["seq_scan"] == 0
+    assert row["idx_scan"] > 5
+
+
 # Conflicts.
 
 
