@@ -18,7 +18,7 @@ from jobd.errors import ConfigError, HandlerError
 from jobd.events import Events
 from jobd.filters import ManyOptions
 from jobd.job import Enqueued, Job, JobState
-from jobd.options import EnqueueOptions, JobOptions
+from jobd.options import EnqueueOptions, ManyOptions
 from jobd.payload import encode_payload
 from jobd.pool import Pool
 from jobd.registry import Function, Middleware, Registry
@@ -262,7 +262,7 @@ class Jobs:
         payloads: Iterable[Any] | AsyncIterable[Any],
         *,
         connection: Any = None,
-        **options: Unpack[JobOptions],
+        **options: Unpack[ManyOptions],
     ) -> IdSequence:
         """Put one job a payload into the queue, all or none; see `Client.enqueue_many`."""
         return await self.client.enqueue_many(kind, payloads, connection=connection, **options)

@@ -13,12 +13,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from jobd.app import Jobs
 from jobd.door import Database, Link
 from jobd.engine.holdings import Holdings
 from jobd.engine.lease import Lease
-from jobd.events import Events
+from jobd.events import Events, UniqueKeyLost
 from jobd.served import code_schedules, file_schedules
 
 if TYPE_CHECKING:
@@ -71,3 +72,7 @@ class Assembly:
         """On the control thread, when its roles have ended."""
         for link in self._control_links:
             await link.close()
+
+    def key_lost(self, id: UUID) -> None:
+        """A job came back and found its unique key taken."""
+        self.events.emit(UniqueKeyLost(id))

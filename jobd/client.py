@@ -24,14 +24,16 @@ from jobd.events import Events, JobEnqueued
 from jobd.filters import ManyOptions, many_options, members, select
 from jobd.ids import IdSequence, uuid7
 from jobd.job import Enqueued, Job, JobState
+from jobd.keyed import Keyed
 from jobd.options import (
     Duration,
     EnqueueOptions,
     JobId,
-    JobOptions,
+    ManyOptions,
     instant,
     integer,
     job_id,
+    key_of_job,
     known_options,
     new_job,
 )
@@ -91,9 +93,9 @@ class Client:
 
         On the caller's `connection` the job is visible to workers once the caller commits, and never
         if they roll back; without an open transaction, at once. What jobd refuses (ConfigError, HandlerError,
-        PayloadError) it refuses before a statement is sent. IdTaken, possible with `id` only, leaves the
-        transaction usable; after any other error there, their driver's own or CallTimeout, the caller has
-        to roll back.
+        PayloadError) it refuses before a statement is sent. IdTaken, possible with `id` only, and
+        UniqueKeyTaken, with `on_conflict="reject"` only, leave the transaction usable; after any other error
+        there, their driver's own or CallTimeout, the caller has to roll back.
         """
         known_options("enqueue", options, EnqueueOptions)
         name, handler = self.handler_of(kind)
@@ -124,22 +126,49 @@ class Client:
         payloads: Iterable[Any] | AsyncIterable[Any],
         *,
         connection: Any = None,
-        **options: Unpack[JobOptions],
+        **options: Unpack[ManyOptions],
     ) -> IdSequence:
         """Put one job a payload into the queue, all or nothing; the ids come in the payloads' order.
 
         Payloads are taken as they are sent, some thousand at a time, so a generator of millions needs little
         memory; the database may take `call_timeout` for each portion, and the payloads as long as they
         like. On the caller's `connection` they stand in a savepoint: where one is refused, the transaction
-        is as it was. A lost answer to the last step, the COMMIT, leaves unknown whether the jobs are there.
+        is as it was. With `unique_key`, a function of the payload, all are gathered first, and the id of an
+        existing job may stand for a new one. A lost answer to the last step, the COMMIT, leaves unknown
+        whether the jobs are there.
         """
-        known_options("enqueue_many", options, JobOptions)
+        known_options("enqueue_many", options, ManyOptions)
+        key_of = options.pop("unique_key", None)
+        if key_of is not None and not callable(key_of):
+            raise ConfigError(
+                "unique_key",
+                key_of,
+                "must be a function here, from a payload to the key of its job, or to None",
+            )
         name, handler = self.handler_of(kind)
-        job = new_job(name, id=NOBODY, payload="", **self._defaults(handler, options))
-        bulk = Bulk(job, Portions(payloads, lambda payload: self.encoded(handler, payload)))
-        ids = await bulk.enqueue(self.door_to(connection))
-        if ids:
-            self._events.emit(JobEnqueued(name, job.queue, len(ids)))
+        job = new_job(
+            name,
+            id=NOBODY,
+            payload="",
+            unique_key=key_of and "each its own",
+            **self._defaults(handler, options),
+        )
+        if key_of is None:
+            bulk = Bulk(job, Portions(payloads, lambda payload: self.encoded(handler, payload)))
+            ids = await bulk.enqueue(self.door_to(connection))
+            created = len(ids)
+        else:
+            keys: list[str | None] = []
+
+            def encoded(payload: Any) -> str:
+                keys.append(key_of_job("unique_key", key_of(payload)))
+                return self.encoded(handler, payload)
+
+            keyed = Keyed(job, Portions(payloads, encoded), keys)
+            ids = await keyed.enqueue(self.door_to(connection))
+            created = keyed.created
+        if created:
+            self._events.emit(JobEnqueued(name, job.queue, created))
         return ids
 
     async def get(self, id: JobId) -> Job:

@@ -50,7 +50,7 @@ class ControlRoles:
         parts = self._parts
         link = parts.control_link()
         return Heartbeat(
-            Store(link),
+            Store(link, on_key_lost=parts.key_lost),
             Fleet(link),
             process=Registration(
                 worker_id=parts.lease.worker_id,
@@ -105,7 +105,7 @@ class ControlRoles:
         parts = self._parts
         link = parts.control_link()
         return Maintenance(
-            Store(link),
+            Store(link, on_key_lost=parts.key_lost),
             Fleet(link),
             lease=parts.lease,
             crash_limit=parts.settings.crash_limit,

@@ -9,7 +9,7 @@
      |    `-- NotKept           it has ended, and its queue keeps too little to run it again
      |-- ScheduleNotFound       no schedule has this id
      |-- ScheduleExists         there is one of this id already
-     |-- UniqueKeyTaken         another unfinished job holds the unique key
+     |-- UniqueKeyTaken         another job holds the unique key
      |-- IdTaken                the id belongs to a job of another kind or tenant
      |-- ClaimLost              the run is no longer ours: another worker took the job over
      |-- WaitTimeout            the job had not ended when the waiting did; a TimeoutError too
@@ -114,14 +114,20 @@ class NotKept(WrongState):
 
 
 class UniqueKeyTaken(JobdError):
-    """Another unfinished job of the same tenant and kind holds the unique key."""
+    """Another job of the same tenant and kind, `holder`, holds the unique key.
 
-    def __init__(self, job_id: UUID, unique_key: str, holder: UUID | None) -> None:
+    `job_id` is the job that was to be retried, or None: none was made.
+    """
+
+    def __init__(self, job_id: UUID | None, unique_key: str, holder: UUID | None) -> None:
         self.job_id = job_id
         self.unique_key = unique_key
         self.holder = holder
         super().__init__(
-            f"job {job_id} cannot go back to the queue: its unique key {unique_key!r} is held by "
+            f"nothing was enqueued: unique key {unique_key!r} is held by job {holder}; "
+            "wait for that one, or say on_conflict='keep' or 'replace'"
+            if job_id is None
+            else f"job {job_id} cannot go back to the queue: its unique key {unique_key!r} is held by "
             f"{'job ' + str(holder) if holder else 'another job'}; cancel that one first, or let it finish"
         )
 

@@ -73,6 +73,13 @@ class EndRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class UniqueKeyLost:
+    """A job came back from its run and goes on without its unique key: another job took it meanwhile."""
+
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class JobsStaged:
     """Due jobs were made ready."""
 

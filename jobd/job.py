@@ -75,6 +75,9 @@ class Job:
     progress: dict[str, Any] | None
     headers: dict[str, Any]
     kept: bool = True
+    unique_for: str | None = None
+    """How long it holds its unique key: None, until it has ended; `waiting`, until it is claimed; `lost`, no
+    longer, since another job took it while this one ran; else for a window after its enqueue."""
 
     @property
     def tags(self) -> list[str]:
@@ -102,14 +105,20 @@ class NewJob(NamedTuple):
     backoff: str | None = None
     timeout: timedelta | None = None
     headers: str | None = None
+    unique_for: str = "unfinished"
+    on_conflict: str = "keep"
 
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """The answer to an enqueue. `created` is False when an existing job already stood for it."""
+    """The answer to an enqueue. `created` is False when an existing job already stood for it.
+
+    `replaced`: that one was waiting, and got payload, time and priority of this call, as was asked for.
+    """
 
     id: UUID
     created: bool
+    replaced: bool = False
 
     @property
     def duplicate(self) -> bool:

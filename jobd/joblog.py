@@ -38,6 +38,7 @@ class JobLog:
         events.subscribe(happened.RunStale, self._stale)
         events.subscribe(happened.EndRefused, self._refused)
         events.subscribe(happened.LateResult, self._late)
+        events.subscribe(happened.UniqueKeyLost, self._key_lost)
         events.subscribe(happened.UnknownKind, self._unknown_kind)
         events.subscribe(happened.JobsRescued, self._rescued)
         events.subscribe(happened.JobsExpired, self._expired)
@@ -97,6 +98,10 @@ class JobLog:
     def _late(self, event: happened.LateResult) -> None:
         said = "ignored what a handler did after its job had ended"
         self._log.warning(said, **_job(event), detail=event.detail)
+
+    def _key_lost(self, event: happened.UniqueKeyLost) -> None:
+        said = "a job goes on without its unique key, which another one took while it ran"
+        self._log.info(said, job_id=str(event.id))
 
     def _unknown_kind(self, event: happened.UnknownKind) -> None:
         if event.kind not in self._unknown:

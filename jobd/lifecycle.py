@@ -43,6 +43,7 @@ MOVES: dict[str, Move] = {
     "enqueue": Move(NOWHERE, WAITING),
     "enqueue_new": Move(NOWHERE, WAITING),
     "enqueue_many": Move(NOWHERE, WAITING),
+    "enqueue_keyed": Move(NOWHERE, WAITING),
     "copy": Move(NOWHERE, WAITING),
     "fire": Move(NOWHERE, WAITING),
     "trigger": Move(NOWHERE, frozenset({JobState.READY})),

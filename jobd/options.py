@@ -7,7 +7,7 @@ the open transaction. Payloads have their own rules, in `payload`.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from typing import Any, TypedDict
@@ -60,8 +60,21 @@ class EnqueueOptions(JobOptions, total=False):
     id: JobId | None
     """Makes a repeat safe: the same id is enqueued once. UUIDv7 keeps the order."""
     unique_key: str | None
-    """While an unfinished job of this tenant and kind has this key, that one stands for the new one."""
+    """While a job of this tenant and kind holds this key, that one stands for the new one."""
+    unique_for: Duration
+    """`unfinished`: until the holder has ended. `waiting`: until it is claimed. A duration: so long."""
+    on_conflict: str
+    """`keep` the holder as it is, `replace` what it is waiting to do, or `reject`: raise UniqueKeyTaken."""
     concurrency_key: str | None
+
+
+class ManyOptions(JobOptions, total=False):
+    """What the enqueue of many jobs may say besides."""
+
+    unique_key: Callable[[Any], str | None]
+    """The key of the job with this payload, or None. With it all payloads are gathered before any is sent."""
+    unique_for: Duration
+    on_conflict: str
 
 
 def known_options(verb: str, options: Mapping[str, Any], allowed: type) -> None:
@@ -92,6 +105,8 @@ def new_job(
     tenant_id: str | None = None,
     use_case: str | None = None,
     unique_key: str | None = None,
+    unique_for: Duration = "unfinished",
+    on_conflict: str = "keep",
     concurrency_key: str | None = None,
     delay_tolerance: Duration | None = None,
     deadline_policy: str = "run",
@@ -121,8 +136,10 @@ def new_job(
         delay_tolerance=_duration("delay_tolerance", delay_tolerance),
         deadline_policy=deadline_policy,
         max_attempts=None if max_attempts is None else integer("max_attempts", max_attempts, at_least=1),
-        unique_key=_key("unique_key", unique_key),
-        concurrency_key=_key("concurrency_key", concurrency_key),
+        unique_key=key_of_job("unique_key", unique_key),
+        unique_for=_unique_for(unique_for, unique_key),
+        on_conflict=_on_conflict(on_conflict, unique_key),
+        concurrency_key=key_of_job("concurrency_key", concurrency_key),
         backoff=None if backoff is None else json.dumps(Backoff.of(backoff).to_json()),
         timeout=_timeout(timeout),
         headers=_headers(tags, meta, max_bytes),
@@ -177,7 +194,36 @@ def _name(option: str, value: str | None) -> str | None:
     return value
 
 
-def _key(option: str, value: str | None) -> str | None:
+def _unique_for(value: Duration, key: str | None) -> str:
+    if value in ("unfinished", "waiting"):
+        span = None
+    else:
+        if isinstance(value, str) and not value[:1].isdigit():
+            raise ConfigError(
+                "unique_for", value, "must be 'unfinished', 'waiting', or a duration like '24h'"
+            )
+        span = parse_duration(value, setting="unique_for")
+        if not span:
+            raise ConfigError(
+                "unique_for", value, "must be longer than nothing; without a key nothing is unique"
+            )
+    if key is None and value != "unfinished":
+        raise ConfigError("unique_for", value, "says how long a unique_key is held: give one")
+    return (
+        str(value) if span is None else f"{span.days} days {span.seconds + span.microseconds / 1e6:f} seconds"
+    )
+
+
+def _on_conflict(value: str, key: str | None) -> str:
+    if value not in ("keep", "replace", "reject"):
+        raise ConfigError("on_conflict", value, "must be 'keep', 'replace' or 'reject'")
+    if key is None and value != "keep":
+        raise ConfigError("on_conflict", value, "says what happens when a unique_key is held: give one")
+    return value
+
+
+def key_of_job(option: str, value: str | None) -> str | None:
+    """A key of a job, unique or for its limits; None is none."""
     if value is not None and not (plain_text(option, value) and len(value) <= MAX_KEY_CHARACTERS):
         raise ConfigError(
             option, value[:40], f"must be 1 to {MAX_KEY_CHARACTERS} characters long; of more, take a hash"

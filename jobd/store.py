@@ -6,7 +6,7 @@ blocks. Every `now` is None in production, where the database's clock counts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
@@ -29,13 +29,15 @@ _PRIORITY = attrgetter("priority")
 class Store:
     """What can happen to jobs. Raises DatabaseUnavailable when it cannot be known whether it did."""
 
-    def __init__(self, door: Executes) -> None:
+    def __init__(self, door: Executes, *, on_key_lost: Callable[[UUID], None] = lambda id: None) -> None:
+        """`on_key_lost` hears of each job that came back from its run and goes on without its unique key."""
         self.door = door
+        self._on_key_lost = on_key_lost
 
     async def enqueue(self, job: NewJob, *, now: datetime | None = None) -> Enqueued:
         """Put one job into the queue; see `jobd.enqueue` in sql/functions.sql.
 
-        Repeating it with the same id is safe. Raises IdTaken.
+        Repeating it with the same id is safe. Raises IdTaken, and UniqueKeyTaken for `reject`.
         """
         try:
             (row,) = await self.door.fetch(BLOCKS["enqueue"], *enqueue_arguments(job, now=now))
@@ -43,7 +45,9 @@ class Store:
             if refusal.constraint == "jobs_pkey":
                 raise IdTaken(job.id) from refusal
             raise
-        return Enqueued(row["id"], row["created"])
+        if job.on_conflict == "reject":
+            _reject([job.unique_key], [job.id], [row["id"]])
+        return Enqueued(row["id"], row["created"], row["replaced"])
 
     async def enqueue_new(self, job: NewJob, *, now: datetime | None = None) -> None:
         """Put a job without a unique key, whose id was made for this call, into the queue."""
@@ -62,6 +66,31 @@ class Store:
             BLOCKS["enqueue_many"], *enqueue_many_arguments(job, ids=ids, payloads=payloads, now=now)
         )
         return int(rows[0]["count"])
+
+    async def enqueue_keyed(
+        self,
+        job: NewJob,
+        *,
+        ids: Sequence[UUID],
+        payloads: Sequence[str],
+        unique_keys: Sequence[str | None],
+        now: datetime | None = None,
+    ) -> list[UUID]:
+        """As `enqueue_many`, each with a unique key of its own; return the ids that stand for the jobs.
+
+        Raises UniqueKeyTaken where a conflict is to be rejected; the others are in by then.
+        """
+        rows = await self.door.fetch(
+            BLOCKS["enqueue_keyed"],
+            job.kind, list(payloads), list(unique_keys), job.queue, job.run_at, job.delay, job.priority,
+            job.tenant_id, job.use_case, job.delay_tolerance, job.deadline_policy, job.max_attempts,
+            job.backoff, job.timeout, job.headers, now, [str(id) for id in ids], job.unique_for,
+            _conflict(job),
+        )  # fmt: skip
+        found = [row["id"] for row in rows]
+        if job.on_conflict == "reject":
+            _reject(unique_keys, ids, found)
+        return found
 
     async def stage(self, *, batch: int, now: datetime | None = None) -> int:
         """Make due jobs ready, at most `batch`; return how many."""
@@ -207,6 +236,7 @@ class Store:
             [run.error for run in runs],
             now,
         )
+        self._tell_lost_keys(rows)
         return {row["id"]: JobState(row["state"]) for row in rows}
 
     async def still_ours(self, claims: Sequence[tuple[UUID, int]]) -> set[UUID]:
@@ -217,6 +247,7 @@ class Store:
     async def release(self, claims: Sequence[tuple[UUID, int]], *, now: datetime | None = None) -> set[UUID]:
         """Give back claims that never started here, unburned; return the ids that were still ours."""
         rows = await self.door.fetch(BLOCKS["release"], *_columns(claims), now)
+        self._tell_lost_keys(rows)
         return {row["id"] for row in rows}
 
     async def rescue(
@@ -224,6 +255,7 @@ class Store:
     ) -> dict[UUID, JobState]:
         """Move the jobs of workers without a row; return each one's new state."""
         rows = await self.door.fetch(BLOCKS["rescue"], batch, crash_limit, now)
+        self._tell_lost_keys(rows)
         return {row["id"]: JobState(row["state"]) for row in rows}
 
     async def cancel(self, id: UUID, *, reason: str, now: datetime | None = None) -> JobState:
@@ -287,6 +319,11 @@ class Store:
         if not await self.door.fetch(BLOCKS["delete"], id):
             await self._explain(id, "delete", "a job that does not run; cancel it first")
 
+    async def prune_keys(self, *, batch: int, now: datetime | None = None) -> int:
+        """Forget unique keys that nobody holds any more; return at how many, at most `batch`, it looked."""
+        rows = await self.door.fetch(BLOCKS["prune_keys"], batch, now)
+        return int(rows[0]["looked"])
+
     async def prune(
         self, *, retention: timedelta, now: datetime | None = None
     ) -> list[tuple[str, bool | None]]:
@@ -296,6 +333,11 @@ class Store:
         """
         rows = await self.door.fetch(BLOCKS["prune"], retention, now)
         return [(row["name"], row["detached"]) for row in rows]
+
+    def _tell_lost_keys(self, rows: Sequence[Any]) -> None:
+        for row in rows:
+            if row["key_lost"]:
+                self._on_key_lost(row["id"])
 
     async def _explain(self, id: UUID, verb: str, allowed: str) -> None:
         """Raise what explains why no row matched."""
@@ -312,8 +354,19 @@ def enqueue_arguments(job: NewJob, *, now: datetime | None = None) -> tuple[Any,
     return (
         job.kind, job.payload, job.queue, job.run_at, job.delay, job.priority, job.tenant_id, job.use_case,
         job.unique_key, job.concurrency_key, job.delay_tolerance, job.deadline_policy, job.max_attempts,
-        job.backoff, job.timeout, job.headers, now, str(job.id),
+        job.backoff, job.timeout, job.headers, now, str(job.id), job.unique_for, _conflict(job),
     )  # fmt: skip
+
+
+def _conflict(job: NewJob) -> str:
+    # An error of the database would abort the caller's transaction: the holder's id says as much.
+    return "keep" if job.on_conflict == "reject" else job.on_conflict
+
+
+def _reject(keys: Sequence[str | None], ids: Sequence[UUID], found: Sequence[UUID]) -> None:
+    for key, id, holder in zip(keys, ids, found, strict=True):
+        if id != holder and key is not None:
+            raise UniqueKeyTaken(None, key, holder)
 
 
 def enqueue_many_arguments(

@@ -33,7 +33,7 @@ class WorkRoles:
     def finisher(self, *, durable: Callable[[], None], returned: Callable[[], None]) -> Finisher:
         parts = self._parts
         return Finisher(
-            Store(parts.work_link()),
+            Store(parts.work_link(), on_key_lost=parts.key_lost),
             holdings=parts.holdings,
             events=parts.events,
             rng=parts.rng,
@@ -104,7 +104,7 @@ class WorkRoles:
     ) -> Producer:
         parts = self._parts
         link = parts.work_link()
-        store = Store(link)
+        store = Store(link, on_key_lost=parts.key_lost)
         producer = Producer(
             store,
             slumber=Slumber(

@@ -45,8 +45,16 @@ def enqueue(
     tenant: Annotated[str | None, how("--tenant", metavar="NAME", help="On whose behalf.")] = None,
     unique_key: Annotated[
         str | None,
-        how("--unique-key", metavar="KEY", help="One unfinished job of the kind has it."),
+        how("--unique-key", metavar="KEY", help="One job of the kind holds it at a time."),
     ] = None,
+    unique_for: Annotated[
+        str,
+        how("--unique-for", metavar="HOW", help="Holds it while unfinished, while waiting, or so long: 24h."),
+    ] = "unfinished",
+    on_conflict: Annotated[
+        str,
+        how("--on-conflict", metavar="HOW", help="Where it is held: keep that job, replace it, or reject."),
+    ] = "keep",
     max_attempts: Annotated[
         int | None, how("--max-attempts", metavar="N", min=1, help="Dead after so many.")
     ] = None,
@@ -73,6 +81,7 @@ def enqueue(
       jobd enqueue resize '{"key": "a.png"}' --in 10m
       jobd enqueue report --wait --timeout 1m
       cat order.json | jobd enqueue charge - --unique-key order-17
+      jobd enqueue reindex --unique-key all --unique-for waiting --on-conflict replace --in 10s
     """
     if timeout is not None and not wait:
         raise ConfigError("--timeout", timeout, "is how long to --wait: add --wait, or leave it out")
@@ -83,6 +92,8 @@ def enqueue(
         "priority": priority,
         "tenant_id": tenant,
         "unique_key": unique_key,
+        "unique_for": unique_for,
+        "on_conflict": on_conflict,
         "max_attempts": max_attempts,
         "tags": tags or (),
         "id": id,
@@ -116,12 +127,14 @@ def _run(
     async def work() -> Job | None:
         async with jobs:
             answer = await jobs.enqueue(kind, payload, **options)
-            if answer.duplicate:
+            if answer.replaced:
+                note(f"nothing new: job {answer.id}, which waits, has the new payload and time")
+            elif answer.duplicate:
                 note(f"nothing new: job {answer.id} stands for it already")
             if not as_json:
                 typer.echo(str(answer.id))
             elif not wait:
-                print_json({"id": answer.id, "created": answer.created})
+                print_json({"id": answer.id, "created": answer.created, "replaced": answer.replaced})
             return await jobs.wait(answer.id, timeout=patience) if wait else None
 
     return asyncio.run(work())

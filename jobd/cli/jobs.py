@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from jobd.door import Link
 
 SHOWN_ERRORS = 3
+# What the words of `unique_for` mean; anything else is a window.
+UNIQUE_FOR = {
+    None: "until it has ended",
+    "waiting": "until it is claimed",
+    "lost": "no longer: another job took it while this one ran",
+}
 
 
 only = partial(typer.Option, rich_help_panel="Filters")
@@ -144,6 +150,7 @@ def print_job(job: Job) -> None:
             ("finished at", local(job.finished_at)),
             ("took", format_duration(took) if took else None),
             ("unique key", job.unique_key),
+            ("unique for", UNIQUE_FOR.get(job.unique_for, job.unique_for) if job.unique_key else None),
             ("concurrency key", job.concurrency_key),
             ("timeout", format_duration(job.timeout) if job.timeout else None),
             ("backoff", job.backoff),

@@ -26,7 +26,7 @@ NAME = "jobd"
 LEASE = timedelta(seconds=5)
 BEAT = 1.0
 DUTY_INTERVAL = 600.0
-# Rows of the schedules' history that are forgotten in one go.
+# Rows of the schedules' history, and unique keys, that are forgotten in one go.
 BATCH = 5000
 
 
@@ -126,4 +126,6 @@ class Leader:
             and await self._timetable.forget(self._schedule_history, batch=BATCH) == BATCH
         ):
             # There is more: after the next beat, so that a long backlog does not cost the lead.
+            self._duties_at = 0.0
+        if await self._store.prune_keys(batch=BATCH) == BATCH:
             self._duties_at = 0.0

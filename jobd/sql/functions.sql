@@ -3,7 +3,7 @@
 -- in the files beside this one.
 -- A function whose arguments change gets a new signature; the old one stays for one release, and never do two
 -- signatures of a name both have defaults for all that differs. Every change, in any of these files, raises this number:
--- functions: 8
+-- functions: 9
 
 create or replace function jobd.uuid7() returns uuid
 language sql volatile parallel safe set search_path = pg_catalog
@@ -61,7 +61,7 @@ as $$
            job.crashes + ended.crashed, job.generation, job.claim_no + (job.state = 'running')::int, job.worker_id, job.claimed_at,
            job.cancel_requested_at, job.unique_key, job.concurrency_key, job.backoff, job.timeout,
            jobd.with_error(job.errors, ended.error), job.progress, job.headers, job.created_at,
-           ended.result, ended.reason, ended.at
+           ended.result, ended.reason, ended.at, job.unique_for
 $$;
 
 create or replace function jobd.tombstone(job jobd.jobs, state text, at timestamptz) returns setof jobd.tombstones
@@ -113,6 +113,10 @@ $$;
 
 drop function if exists jobd.enqueue(text, jsonb, text, timestamptz, interval, integer, text, text, text, text, interval,
                                      text, integer, jsonb, interval, jsonb, timestamptz, boolean, uuid);
+drop function if exists jobd.enqueue(text, jsonb, text, timestamptz, interval, integer, text, text, text, text, interval,
+                                     text, integer, jsonb, interval, jsonb, timestamptz, uuid);
+drop function if exists jobd.enqueue_many(text, jsonb[], text, timestamptz, interval, integer, text, text, interval, text,
+                                          integer, jsonb, interval, jsonb, timestamptz, uuid[]);
 
 create or replace function jobd.enqueue(
     kind            text,
@@ -133,68 +137,74 @@ create or replace function jobd.enqueue(
     headers         jsonb default null,
     now             timestamptz default null,
     inout id        uuid default null,
-    out created     boolean
+    unique_for      text default 'unfinished',
+    on_conflict     text default 'keep',
+    out created     boolean,
+    out replaced    boolean
 )
 language plpgsql volatile
 as $$
 -- Put one job into the queue. `created` is false when job `id` already stood for it: the same id
--- was enqueued before (also if it finished since), or an unfinished job holds the unique key.
+-- was enqueued before (also if it finished since), or a job holds the unique key. That one keeps as it is, or gets
+-- payload, time and priority of this call if it waits (`on_conflict` 'replace'), or the call fails ('reject').
 #variable_conflict use_column
 declare
     moment   timestamptz := coalesce(enqueue.now, pg_catalog.now());
     due      timestamptz := coalesce(enqueue.run_at, coalesce(enqueue.now, pg_catalog.now()) + coalesce(enqueue.delay, '0'));
     repeated boolean := enqueue.id is not null;
+    span     interval;
     holder   record;
 begin
     perform jobd.check_job(enqueue.kind, enqueue.queue, enqueue.deadline_policy, enqueue.unique_key,
                            enqueue.tenant_id, enqueue.delay_tolerance, enqueue.timeout, enqueue.headers,
                            enqueue.payload);
     id := coalesce(enqueue.id, jobd.uuid7());
-    loop
-        insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at,
-                               delay_tolerance, deadline_policy, payload, max_attempts, unique_key,
-                               concurrency_key, backoff, timeout, headers, created_at)
-        values (enqueue.id, enqueue.queue, enqueue.kind, enqueue.tenant_id, enqueue.use_case,
-                case when due > moment then 'scheduled' else 'ready' end, enqueue.priority, due,
-                due + coalesce(enqueue.delay_tolerance, '0'), enqueue.delay_tolerance, enqueue.deadline_policy,
-                enqueue.payload, enqueue.max_attempts, enqueue.unique_key, enqueue.concurrency_key,
-                enqueue.backoff, enqueue.timeout, enqueue.headers, moment)
-        on conflict do nothing;
-        created := found;
-        if created then
-            exit when not repeated;
-            -- A fresh snapshot: the first try may have been run and finished before this insert. The days ahead
-            -- are empty, and are not opened.
-            select past.kind, past.tenant_id into holder
-              from (select h.kind, h.tenant_id from jobd.job_history h
-                     where h.id = enqueue.id and h.finished_at >= jobd.uuid7_at(enqueue.id) - interval '1 day'
-                       and h.finished_at < greatest(moment, statement_timestamp()) + interval '1 day'
-                    union all
-                    select t.kind, t.tenant_id from jobd.tombstones t
-                     where t.id = enqueue.id and t.finished_at >= jobd.uuid7_at(enqueue.id) - interval '1 day'
-                       and t.finished_at < greatest(moment, statement_timestamp()) + interval '1 day') past;
-            exit when not found;
-            delete from jobd.jobs j where j.id = enqueue.id;
-            created := false;
-        else
-            select j.kind, j.tenant_id into holder from jobd.jobs j where j.id = enqueue.id;
+    replaced := false;
+    if enqueue.unique_for is distinct from 'unfinished' or enqueue.on_conflict is distinct from 'keep' then
+        span := jobd.unique_span(enqueue.unique_key, enqueue.unique_for, enqueue.on_conflict);
+    end if;
+    if enqueue.unique_key is not null then
+        select u.id, u.created, u.replaced into id, created, replaced
+          from jobd.enqueue_unique(enqueue.kind, enqueue.payload, enqueue.queue, due, enqueue.priority, enqueue.tenant_id,
+                                   enqueue.use_case, enqueue.unique_key, enqueue.concurrency_key, enqueue.delay_tolerance,
+                                   enqueue.deadline_policy, enqueue.max_attempts, enqueue.backoff, enqueue.timeout,
+                                   enqueue.headers, enqueue.unique_for, span, enqueue.on_conflict, moment,
+                                   coalesce(enqueue.now, clock_timestamp()), repeated, enqueue.id) u;
+        if not created then
+            return;
         end if;
-        if found then
-            if holder.kind <> enqueue.kind or holder.tenant_id is distinct from enqueue.tenant_id then
-                raise exception 'id % belongs to a job of another kind or tenant', enqueue.id
-                    using errcode = 'unique_violation', constraint = 'jobs_pkey';
+    else
+        loop
+            insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at,
+                                   delay_tolerance, deadline_policy, payload, max_attempts, concurrency_key, backoff,
+                                   timeout, headers, created_at)
+            values (enqueue.id, enqueue.queue, enqueue.kind, enqueue.tenant_id, enqueue.use_case,
+                    case when due > moment then 'scheduled' else 'ready' end, enqueue.priority, due,
+                    due + coalesce(enqueue.delay_tolerance, '0'), enqueue.delay_tolerance, enqueue.deadline_policy,
+                    enqueue.payload, enqueue.max_attempts, enqueue.concurrency_key, enqueue.backoff, enqueue.timeout,
+                    enqueue.headers, moment)
+            on conflict do nothing;
+            created := found;
+            if created then
+                exit when not repeated;
+                -- A fresh snapshot: the first try may have been run and finished before this insert.
+                select b.kind, b.tenant_id into holder from jobd.enqueued_before(enqueue.id, moment) b;
+                exit when not found;
+                delete from jobd.jobs j where j.id = enqueue.id;
+                created := false;
+            else
+                select j.kind, j.tenant_id into holder from jobd.jobs j where j.id = enqueue.id;
             end if;
-            return;
-        end if;
-        select j.id into holder from jobd.jobs j
-         where (j.tenant_id = enqueue.tenant_id or j.tenant_id is null and enqueue.tenant_id is null)
-           and j.kind = enqueue.kind and j.unique_key = enqueue.unique_key;
-        if found then
-            id := holder.id;
-            return;
-        end if;
-        -- Whoever stood in the way finished between the insert and the look: try again.
-    end loop;
+            if found then
+                if holder.kind <> enqueue.kind or holder.tenant_id is distinct from enqueue.tenant_id then
+                    raise exception 'id % belongs to a job of another kind or tenant', enqueue.id
+                        using errcode = 'unique_violation', constraint = 'jobs_pkey';
+                end if;
+                return;
+            end if;
+            -- Whoever stood in the way finished between the insert and the look: try again.
+        end loop;
+    end if;
     -- As in jobd.wake, whose call would cost as much as the insert.
     if due <= moment and exists (select from jobd.workers w
                                   where w.sleeping_until > clock_timestamp() and w.lease_until > clock_timestamp()
@@ -220,15 +230,23 @@ create or replace function jobd.enqueue_many(
     timeout         interval default null,
     headers         jsonb default null,
     now             timestamptz default null,
-    ids             uuid[] default null
+    ids             uuid[] default null,
+    unique_keys     text[] default null,
+    unique_for      text default 'unfinished',
+    on_conflict     text default 'keep'
 ) returns setof uuid
 language plpgsql volatile
 as $$
--- Put one job a payload into the queue, all or none; returns their ids in the order of the payloads.
+-- Put one job a payload into the queue, all or none; returns their ids in the order of the payloads. With
+-- `unique_keys`, one a payload or null, the id of an existing job may stand for a new one, as in `jobd.enqueue`. They are
+-- taken in the order of their bytes, one after the other, so that two such calls never wait for each other.
 #variable_conflict use_column
 declare
     moment timestamptz := coalesce(enqueue_many.now, pg_catalog.now());
     due    timestamptz := coalesce(enqueue_many.run_at, coalesce(enqueue_many.now, pg_catalog.now()) + coalesce(enqueue_many.delay, '0'));
+    span   interval;
+    all_ids uuid[] := enqueue_many.ids;
+    given  record;
 begin
     perform jobd.check_job(enqueue_many.kind, enqueue_many.queue, enqueue_many.deadline_policy, null,
                            enqueue_many.tenant_id, enqueue_many.delay_tolerance, enqueue_many.timeout,
@@ -237,15 +255,49 @@ begin
         raise exception 'enqueue_many got % ids for % payloads: give as many, or none', cardinality(ids), cardinality(payloads)
             using errcode = 'invalid_parameter_value';
     end if;
-    return query
-    insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at,
-                           delay_tolerance, deadline_policy, payload, max_attempts, backoff, timeout, headers, created_at)
-    select coalesce(n.id, jobd.uuid7()), enqueue_many.queue, enqueue_many.kind, enqueue_many.tenant_id,
-           enqueue_many.use_case, case when due > moment then 'scheduled' else 'ready' end, enqueue_many.priority, due,
-           due + coalesce(enqueue_many.delay_tolerance, '0'), enqueue_many.delay_tolerance, enqueue_many.deadline_policy,
-           n.payload, enqueue_many.max_attempts, enqueue_many.backoff, enqueue_many.timeout, enqueue_many.headers, moment
-      from unnest(enqueue_many.ids, enqueue_many.payloads) as n (id, payload)
-    returning id;
+    if unique_for is distinct from 'unfinished' or on_conflict is distinct from 'keep' then
+        span := jobd.unique_span(case when unique_keys is not null then '' end, unique_for, on_conflict);
+    end if;
+    if unique_keys is not null then
+        if cardinality(unique_keys) <> cardinality(payloads) then
+            raise exception 'enqueue_many got % unique_keys for % payloads: give as many, null where there is none',
+                            cardinality(unique_keys), cardinality(payloads)
+                using errcode = 'invalid_parameter_value';
+        end if;
+        if all_ids is null then
+            select array_agg(jobd.uuid7()) into all_ids from generate_series(1, cardinality(payloads));
+        end if;
+        for given in
+            select n.payload, n.unique_key, n.place
+              from unnest(enqueue_many.payloads, enqueue_many.unique_keys) with ordinality as n (payload, unique_key, place)
+             order by n.unique_key collate "C", n.place
+        loop
+            perform jobd.check_job(enqueue_many.kind, enqueue_many.queue, enqueue_many.deadline_policy, given.unique_key,
+                                   null, null, null, null, null)
+              where length(given.unique_key) > 500;
+            all_ids[given.place] := (
+                select u.id
+                  from jobd.enqueue_unique(enqueue_many.kind, given.payload, enqueue_many.queue, due, enqueue_many.priority,
+                                           enqueue_many.tenant_id, enqueue_many.use_case, given.unique_key, null,
+                                           enqueue_many.delay_tolerance, enqueue_many.deadline_policy,
+                                           enqueue_many.max_attempts, enqueue_many.backoff, enqueue_many.timeout,
+                                           enqueue_many.headers,
+                                           case when given.unique_key is null then 'unfinished' else unique_for end,
+                                           case when given.unique_key is not null then span end, on_conflict, moment,
+                                           coalesce(enqueue_many.now, clock_timestamp()), false, all_ids[given.place]) u);
+        end loop;
+        return query select n.id from unnest(all_ids) with ordinality as n (id, place) order by n.place;
+    else
+        return query
+        insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at,
+                               delay_tolerance, deadline_policy, payload, max_attempts, backoff, timeout, headers, created_at)
+        select coalesce(n.id, jobd.uuid7()), enqueue_many.queue, enqueue_many.kind, enqueue_many.tenant_id,
+               enqueue_many.use_case, case when due > moment then 'scheduled' else 'ready' end, enqueue_many.priority, due,
+               due + coalesce(enqueue_many.delay_tolerance, '0'), enqueue_many.delay_tolerance, enqueue_many.deadline_policy,
+               n.payload, enqueue_many.max_attempts, enqueue_many.backoff, enqueue_many.timeout, enqueue_many.headers, moment
+          from unnest(enqueue_many.ids, enqueue_many.payloads) as n (id, payload)
+        returning id;
+    end if;
     if due <= moment then
         perform jobd.wake(array[enqueue_many.queue]);
     end if;

@@ -6,14 +6,16 @@
 -- fence, and no statement about a run asks for `state`: with stale statistics the planner would take
 -- the tiny-looking index on running jobs and join all of it.
 
--- name: enqueue (kind, payload, queue, run_at, delay, priority, tenant_id, use_case, unique_key, concurrency_key, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, now, id)
--- nowhere -> scheduled | ready. Returns the id that stands for the job, and whether this call made it.
-select id, created
+-- name: enqueue (kind, payload, queue, run_at, delay, priority, tenant_id, use_case, unique_key, concurrency_key, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, now, id, unique_for, on_conflict)
+-- nowhere -> scheduled | ready. Returns the id that stands for the job, and whether this call made it, or replaced
+-- payload, time and priority of the one that waits.
+select id, created, replaced
   from jobd.enqueue(kind => $1::text, payload => $2::text::jsonb, queue => $3::text, run_at => $4::timestamptz,
                     delay => $5::interval, priority => $6::int, tenant_id => $7::text, use_case => $8::text,
                     unique_key => $9::text, concurrency_key => $10::text, delay_tolerance => $11::interval,
                     deadline_policy => $12::text, max_attempts => $13::int, backoff => $14::text::jsonb,
-                    timeout => $15::interval, headers => $16::text::jsonb, now => $17::timestamptz, id => $18::uuid)
+                    timeout => $15::interval, headers => $16::text::jsonb, now => $17::timestamptz, id => $18::uuid,
+                    unique_for => $19::text, on_conflict => $20::text)
 
 -- name: enqueue_new (kind, payload, queue, run_at, delay, priority, tenant_id, use_case, concurrency_key, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, now, id)
 -- nowhere -> scheduled | ready, for an id made for this call and without a unique key: no other job can stand
@@ -45,6 +47,17 @@ select count(*)
                          use_case => $8::text, delay_tolerance => $9::interval, deadline_policy => $10::text,
                          max_attempts => $11::int, backoff => $12::text::jsonb, timeout => $13::interval,
                          headers => $14::text::jsonb, now => $15::timestamptz, ids => $16::text[]::uuid[])
+
+-- name: enqueue_keyed (kind, payloads, unique_keys, queue, run_at, delay, priority, tenant_id, use_case, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, now, ids, unique_for, on_conflict)
+-- nowhere -> scheduled | ready, all or none, each with a unique key of its own. Returns the ids that stand for the jobs,
+-- in the order of the payloads.
+select id
+  from jobd.enqueue_many(kind => $1::text, payloads => $2::text[]::jsonb[], unique_keys => $3::text[], queue => $4::text,
+                         run_at => $5::timestamptz, delay => $6::interval, priority => $7::int, tenant_id => $8::text,
+                         use_case => $9::text, delay_tolerance => $10::interval, deadline_policy => $11::text,
+                         max_attempts => $12::int, backoff => $13::text::jsonb, timeout => $14::interval,
+                         headers => $15::text::jsonb, now => $16::timestamptz, ids => $17::text[]::uuid[],
+                         unique_for => $18::text, on_conflict => $19::text) as id
 
 -- name: stage (batch, now)
 -- scheduled -> ready, for jobs that are due, the longest due first. Any number of daemons may stage at
@@ -236,9 +249,10 @@ select count(*) as count, case when count(*) < cardinality($1) then array_agg(id
 -- The ends of all runs that did not succeed, fenced as above. Their rows are locked first: a cancel that
 -- commits meanwhile is then seen, and ends them `cancelled`. Here as in all that follows, jobs of a queue that
 -- keeps nothing leave a tombstone. Returns each id that was still ours with the
--- state it really got.
+-- state it really got, and whether its unique key of scope `waiting` was taken by another job meanwhile: it goes on
+-- without one.
 with runs as materialized (
-    select u.id, u.claim_no, u.delay, u.unburned, u.error,
+    select u.id, u.claim_no, u.delay, u.unburned, u.error, j.unique_for,
            case when j.cancel_requested_at is null then u.state else 'cancelled' end as state,
            case when j.cancel_requested_at is null then u.reason
                 else coalesce(j.cancel_reason, 'cancelled on request') end as reason
@@ -252,10 +266,12 @@ with runs as materialized (
        set state = r.state, claim_no = j.claim_no + 1, worker_id = null, claimed_at = null, progress = null,
            attempt = j.attempt - r.unburned::int, errors = jobd.with_error(j.errors, r.error::jsonb),
            run_at = case when r.state = 'scheduled'
-                         then coalesce($8::timestamptz, now()) + coalesce(r.delay, '0') else j.run_at end
+                         then coalesce($8::timestamptz, now()) + coalesce(r.delay, '0') else j.run_at end,
+           unique_for = case when j.unique_for = 'waiting' then jobd.scope_on_return(j.id, j.unique_key, j.kind, j.tenant_id)
+                             else j.unique_for end
       from runs r
      where j.id = r.id and j.claim_no = r.claim_no and r.state in ('scheduled', 'ready')
-    returning j.id, j.state, j.queue
+    returning j.id, j.state, j.queue, r.unique_for = 'waiting' and j.unique_for = 'lost' as key_lost
 ), gone as (
     delete from jobd.jobs j using runs r
      where j.id = r.id and j.claim_no = r.claim_no and r.state not in ('scheduled', 'ready')
@@ -269,9 +285,9 @@ with runs as materialized (
 ), woken as materialized (
     select jobd.wake(array_agg(distinct queue)) from returned where state = 'ready'
 )
-select (j).id, state from gone
+select (j).id, state, false as key_lost from gone
 union all
-select id, state from returned cross join woken
+select id, state, key_lost from returned cross join woken
 
 -- name: still_ours (ids, claim_nos)
 -- Which of these claims are still running: for runs whose finish came back without them.
@@ -281,17 +297,19 @@ select j.id from jobd.jobs j join unnest($1::uuid[], $2::bigint[]) as u (id, cla
 -- running -> ready | cancelled, unburned: claims that never started here, or whose answer was lost.
 -- Returns the ids that were still ours.
 with mine as materialized (
-    select j.id, j.claim_no, j.cancel_requested_at is not null as cancelled
+    select j.id, j.claim_no, j.cancel_requested_at is not null as cancelled, j.unique_for
       from jobd.jobs j join unnest($1::uuid[], $2::bigint[]) as u (id, claim_no) using (id, claim_no)
      order by j.id
        for update of j
 ), returned as (
     update jobd.jobs j
        set state = 'ready', claim_no = j.claim_no + 1, worker_id = null, claimed_at = null, progress = null,
-           attempt = j.attempt - 1
+           attempt = j.attempt - 1,
+           unique_for = case when j.unique_for = 'waiting' then jobd.scope_on_return(j.id, j.unique_key, j.kind, j.tenant_id)
+                             else j.unique_for end
       from mine m
      where j.id = m.id and not m.cancelled
-    returning j.id, j.queue
+    returning j.id, j.queue, m.unique_for = 'waiting' and j.unique_for = 'lost' as key_lost
 ), gone as (
     delete from jobd.jobs j using mine m where j.id = m.id and m.cancelled
     returning j, coalesce($3::timestamptz, clock_timestamp()) as at,
@@ -306,7 +324,7 @@ with mine as materialized (
 ), woken as materialized (
     select jobd.wake(array_agg(distinct queue)) from returned
 )
-select id from returned cross join woken union all select (j).id from gone
+select id, key_lost from returned cross join woken union all select (j).id, false from gone
 
 -- name: rescue (batch, crash_limit, now)
 -- running -> ready | cancelled | dead, for orphans: jobs whose worker has no row. Lapsed workers lose
@@ -320,7 +338,7 @@ with lost as materialized (
      where j.state = 'running' and not exists (select from jobd.workers w where w.id = j.worker_id)
      order by j.id limit $1::int
 ), orphans as materialized (
-    select j.id, j.cancel_requested_at is not null as cancelled,
+    select j.id, j.cancel_requested_at is not null as cancelled, j.unique_for,
            $2::int > 0 and j.crashes + 1 >= $2::int as dead,
            jsonb_build_object('attempt', j.attempt, 'at', coalesce($3::timestamptz, now()), 'type', 'WorkerLost',
                               'message', 'worker ' || j.worker_id || ' stopped beating while it ran this job',
@@ -331,10 +349,12 @@ with lost as materialized (
 ), returned as (
     update jobd.jobs j
        set state = 'ready', claim_no = j.claim_no + 1, worker_id = null, claimed_at = null, progress = null,
-           attempt = j.attempt - 1, crashes = j.crashes + 1, errors = jobd.with_error(j.errors, o.error)
+           attempt = j.attempt - 1, crashes = j.crashes + 1, errors = jobd.with_error(j.errors, o.error),
+           unique_for = case when j.unique_for = 'waiting' then jobd.scope_on_return(j.id, j.unique_key, j.kind, j.tenant_id)
+                             else j.unique_for end
       from orphans o
      where j.id = o.id and not o.cancelled and not o.dead
-    returning j.id, j.state, j.queue
+    returning j.id, j.state, j.queue, o.unique_for = 'waiting' and j.unique_for = 'lost' as key_lost
 ), counted as (
     delete from jobd.jobs j using orphans o where j.id = o.id and (o.cancelled or o.dead)
     returning j, o.cancelled, o.error, case when o.cancelled then 'cancelled' else 'dead' end as state,
@@ -353,7 +373,7 @@ with lost as materialized (
 ), woken as materialized (
     select jobd.wake(array_agg(distinct queue)) from returned
 )
-select id, state from returned cross join woken union all select (j).id, state from counted
+select id, state, key_lost from returned cross join woken union all select (j).id, state, false from counted
 
 -- name: cancel (id, reason, now)
 -- scheduled | ready -> cancelled; a running job gets the request instead, which its worker hears by NOTIFY or at
@@ -384,18 +404,22 @@ union all select t.state, false from jobd.tombstones t where t.id = $1::uuid
 
 -- name: retry (id, now)
 -- succeeded | cancelled | dead -> ready, by an operator: same id, payload and errors, a new generation,
--- attempts and crashes from 0. Fails with unique_violation while another job holds its unique key.
+-- attempts and crashes from 0. Fails with unique_violation while another job holds its unique key; a window is none
+-- of its business, being one for new jobs.
 -- No row: the id is not in the history; a tombstone has nothing to run again.
 with past as (
     delete from jobd.job_history h where h.id = $1::uuid returning h.*
 ), back as (
     insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at, delay_tolerance,
-                           deadline_policy, payload, max_attempts, generation, claim_no, unique_key, concurrency_key,
-                           backoff, timeout, errors, headers, created_at)
+                           deadline_policy, payload, max_attempts, generation, claim_no, unique_key, unique_for,
+                           concurrency_key, backoff, timeout, errors, headers, created_at)
     select id, queue, kind, tenant_id, use_case, 'ready', priority, coalesce($2::timestamptz, now()),
            coalesce($2::timestamptz, now()) + coalesce(delay_tolerance, '0'), delay_tolerance,
-           deadline_policy, payload, max_attempts, generation + 1, claim_no, unique_key, concurrency_key,
-           backoff, timeout, errors, headers, created_at
+           deadline_policy, payload, max_attempts, generation + 1, claim_no, unique_key,
+           case when unique_for = 'waiting'
+                then jobd.scope_on_retry(id, unique_key, kind, tenant_id, coalesce($2::timestamptz, clock_timestamp()))
+                else unique_for end,
+           concurrency_key, backoff, timeout, errors, headers, created_at
       from past
     returning id, queue, generation, headers
 ), noted as (
@@ -452,3 +476,22 @@ select c.relname as name,
                       - case when c.relname like 'tombstones%' then interval '1 day' else $1::interval end)
                      at time zone 'UTC')::date end
  order by c.relname
+
+-- name: prune_keys (batch, now)
+-- Forgets unique keys of windows that are over, and of scope `waiting` whose job is no longer there; looks at so many
+-- rows, those of jobs that are still there again after twice the time. Locks as weakly as it can: a job that returns
+-- meanwhile keeps its key. Returns at how many it looked.
+with due as materialized (
+    select k.ctid as place, k.job_id, k.scope = 'waiting' and exists (select from jobd.jobs j where j.id = k.job_id) as held
+      from jobd.unique_keys k
+     where k.until <= coalesce($2::timestamptz, now())
+     order by k.until limit $1::int
+       for no key update of k skip locked
+), kept as (
+    update jobd.unique_keys k
+       set until = coalesce($2::timestamptz, now()) + greatest(coalesce($2::timestamptz, now()) - k.taken_at, '1 minute')
+     where k.ctid = any (array(select place from due where held))
+), gone as (
+    delete from jobd.unique_keys k where k.ctid = any (array(select place from due where not held))
+)
+select count(*)::int as looked from due

@@ -79,8 +79,8 @@ PAYLOADS: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
 OPTIONS: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
     "option-unknown": (option(prioritty=5), ("prioritty", "did you mean priority?")),
     "option-of-one-job": (
-        lambda jobs: jobs.enqueue_many("noop", [{}], unique_key="a"),  # type: ignore[call-arg]
-        ("unique_key", "use enqueue"),
+        lambda jobs: jobs.enqueue_many("noop", [{}], concurrency_key="a"),  # type: ignore[call-arg]
+        ("concurrency_key", "use enqueue"),
     ),
     "run-at-naive": (
         option(run_at=datetime(2030, 1, 1)),
@@ -102,6 +102,24 @@ OPTIONS: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
     "deadline-without-tolerance": (
         option(deadline_policy="drop"),
         ("deadline_policy", "'drop'", "needs a delay_tolerance"),
+    ),
+    "unique-for-word": (
+        option(unique_key="a", unique_for="while waiting"),
+        ("unique_for", "'while waiting'", "'waiting'", "24h"),
+    ),
+    "unique-for-nothing": (option(unique_key="a", unique_for=0), ("unique_for", "0", "longer than nothing")),
+    "unique-for-alone": (option(unique_for="24h"), ("unique_for", "'24h'", "unique_key", "give one")),
+    "on-conflict-word": (
+        option(unique_key="a", on_conflict="skip"),
+        ("on_conflict", "'skip'", "'keep', 'replace' or 'reject'"),
+    ),
+    "on-conflict-alone": (
+        option(on_conflict="replace"),
+        ("on_conflict", "'replace'", "unique_key", "give one"),
+    ),
+    "unique-key-of-many": (
+        lambda jobs: jobs.enqueue_many("noop", [{}], unique_key="a"),  # type: ignore[arg-type]
+        ("unique_key", "'a'", "a function"),
     ),
     "unique-key-length": (option(unique_key="k" * 501), ("unique_key", "'kkk", "take a hash")),
     "tenant-length": (option(tenant_id="t" * 256), ("tenant_id", "'ttt", "at most 255 bytes")),

@@ -75,6 +75,11 @@ async def retry_with_taken_key(jobs: Jobs, door: Link) -> Any:
     return await jobs.retry(ID)
 
 
+async def enqueue_with_held_key(jobs: Jobs, door: Link) -> Any:
+    await make_job(door, id=OTHER, state="running", unique_key="order-17")
+    return await jobs.enqueue("noop", {}, unique_key="order-17", on_conflict="reject")
+
+
 async def wait_too_short(jobs: Jobs, door: Link) -> Any:
     return await jobs.wait(await make_job(door, id=ID, state="scheduled"), timeout="1ms")
 
@@ -95,6 +100,7 @@ REFUSED: dict[str, tuple[Act, tuple[str, ...]]] = {
     "reschedule-running": (reschedule_running, (str(ID), "running", "a waiting job")),
     "delete-running": (delete_running, (str(ID), "running", "cancel it first")),
     "move-running": (move_running, (str(ID), "running", "a waiting job")),
+    "unique-key-rejected": (enqueue_with_held_key, ("'order-17'", str(OTHER), "on_conflict='keep'")),
     "unique-key-taken": (retry_with_taken_key, (str(ID), "'order-17'", str(OTHER), "cancel that one")),
     "wait-timeout": (wait_too_short, (str(ID), "scheduled", "wait again")),
     "sql-kind": (sql_kind, ("kind", "'send mail'", "at most 99 letters")),

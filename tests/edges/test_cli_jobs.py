@@ -111,8 +111,34 @@ def test_enqueue_of_a_taken_unique_key_prints_the_holder_and_says_so(shell: str)
 
 def test_enqueue_with_json_tells_whether_the_job_is_new(shell: str) -> None:
     id = str(uuid4())
-    assert jobd("enqueue", "tidy", "--id", id, "--json").json == {"id": id, "created": True}
-    assert jobd("enqueue", "tidy", "--id", id, "--json").json == {"id": id, "created": False}
+    assert jobd("enqueue", "tidy", "--id", id, "--json").json == {
+        "id": id,
+        "created": True,
+        "replaced": False,
+    }
+    assert jobd("enqueue", "tidy", "--id", id, "--json").json == {
+        "id": id,
+        "created": False,
+        "replaced": False,
+    }
+
+
+def test_enqueue_replaces_what_a_waiting_job_is_to_do(shell: str) -> None:
+    words = ("--unique-key", "k", "--unique-for", "waiting", "--on-conflict", "replace", "--in", "1h")
+    id = jobd("enqueue", "tidy", '{"n": 1}', *words).word
+    second = jobd("enqueue", "tidy", '{"n": 2}', *words)
+    assert second.word == id
+    assert "has the new payload" in second.err
+    assert shown(id)["payload"] == {"n": 2}
+    assert "until it is claimed" in jobd("show", id).out
+
+
+def test_enqueue_rejects_a_key_that_is_held(shell: str) -> None:
+    id = jobd("enqueue", "tidy", "--unique-key", "k", "--unique-for", "24h").word
+    refused = jobd(
+        "enqueue", "tidy", "--unique-key", "k", "--unique-for", "24h", "--on-conflict", "reject", code=1
+    )
+    assert f"'k' is held by job {id}" in refused.err
 
 
 def test_enqueue_with_an_application_uses_its_handlers_queue(shell: str, folder: Path) -> None:

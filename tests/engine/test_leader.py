@@ -20,7 +20,7 @@ from jobd.fleet import Fleet
 from jobd.partitions import drop_partition
 from jobd.store import Store
 from jobd.timetable import Timetable
-from tests.factories import query, scalar
+from tests.factories import new_job, query, scalar
 from tests.signals import eventually, expect
 
 
@@ -123,6 +123,25 @@ async def test_it_forgets_what_became_of_occurrences_long_ago(
         await eventually(forgotten)
     newest, oldest = await Timetable(link).occurrences("s")
     assert newest.fire_at - oldest.fire_at == timedelta(days=88)
+
+
+async def test_it_forgets_unique_keys_that_nobody_holds(
+    candidates: list[Candidate], link: Link, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(leader, "BATCH", 3)
+    long_ago = datetime.now(UTC) - timedelta(days=1)
+    for n in range(7):
+        job = new_job(unique_key=f"k{n}", unique_for="1 hour" if n % 2 else "waiting")
+        await Store(link).enqueue(job, now=long_ago)
+        if n not in (2, 3):
+            await Store(link).delete(job.id)
+
+    async def forgotten() -> bool:
+        keys = await query(link, "select unique_key from jobd.unique_keys")
+        return [row["unique_key"] for row in keys] == ["k2"]
+
+    async with candidates[0].standing():
+        await eventually(forgotten)
 
 
 async def partitions(link: Link, *, before: datetime) -> list:

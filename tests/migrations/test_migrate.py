@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (8, "300010407095dac0")
+FUNCTIONS = (9, "4b67885c3b7898f4")
 
 
 if TYPE_CHECKING:

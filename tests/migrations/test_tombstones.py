@@ -35,6 +35,7 @@ async def test_queues_that_are_known_keep_all(session: asyncpg.Connection[Any], 
         "0004_open_runs",
         "0005_limits",
         "0006_audit",
+        "0007_unique_keys",
     ]
     assert await session.fetchval("select keep from jobd.queues") == "all"
     # The statement of a daemon of the release before.

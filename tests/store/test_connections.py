@@ -12,7 +12,7 @@ import pytest
 from jobd.bulk import CHUNK_JOBS
 from jobd.client import Client
 from jobd.door import Link
-from jobd.errors import IdTaken, PayloadError
+from jobd.errors import IdTaken, PayloadError, UniqueKeyTaken
 from jobd.events import JobEnqueued
 from jobd.ids import uuid7
 from jobd.job import JobState
@@ -141,6 +141,32 @@ async def test_a_duplicate_is_told_inside_the_transaction_too(client: Client, lo
     third = await loan.enqueue(client, "greet", unique_key="once")
     assert (third.id, third.duplicate) == (first.id, True)
     await done(loan.run("select 1"))
+
+
+async def test_keys_of_many_jobs_and_their_conflicts_work_inside_the_transaction(
+    client: Client, loan: Loan, door: Link
+):
+    payloads: list[dict[str, Any]] = [
+        {"n": "100 % :sure"},
+        {"n": None},
+        {"n": "it's {\"\\"},
+        {"n": "100 % :sure"},
+    ]
+    options = {"unique_key": lambda payload: payload["n"], "unique_for": "waiting"}
+    ids = await loan.enqueue_many(client, "greet", payloads, **options)
+    assert ids[0] == ids[3]
+    again = await loan.enqueue_many(client, "greet", payloads[:1], on_conflict="replace", **options)
+    assert again == ids[:1]
+    with pytest.raises(UniqueKeyTaken, match=str(ids[0])):
+        await loan.enqueue_many(client, "greet", payloads, on_conflict="reject", **options)
+    one = await loan.enqueue(
+        client, "greet", {"new": 1}, unique_key=payloads[0]["n"], unique_for="waiting", on_conflict="replace"
+    )
+    assert (one.id, one.created, one.replaced) == (ids[0], False, True)
+    await done(loan.commit())
+    assert await count(door) == 3
+    keys = await query(door, 'select unique_key from jobd.jobs order by unique_key collate "C"')
+    assert [row["unique_key"] for row in keys] == ["100 % :sure", "it's {\"\\", None]
 
 
 async def test_a_taken_id_leaves_the_transaction_usable(client: Client, loan: Loan, door: Link):

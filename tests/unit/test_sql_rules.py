@@ -67,6 +67,7 @@ def test_every_write_of_a_job_stands_in_six_files():
         "sql/sweep.sql",
         "sql/functions.sql",
         "sql/functions_limits.sql",
+        "sql/functions_unique.sql",
         "sql/functions_schedules.sql",
         "sql/bulk.sql",
         "sql/schedules.sql",
@@ -85,7 +86,9 @@ def test_the_moves_are_the_blocks_that_write_state_in_the_order_of_a_jobs_life()
         and not re.search(r"update jobd\.jobs j set progress", statement(block))
     }
     # Functions write, and so does whoever drops the partitions that prune names.
-    assert writing == set(MOVES) - {"enqueue", "enqueue_many", "prune", "trigger", "claim_governed"}
+    assert writing == set(MOVES) - {
+        "enqueue", "enqueue_many", "enqueue_keyed", "prune", "trigger", "claim_governed",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MOVES)
@@ -136,6 +139,7 @@ def test_jobd_is_named_wherever_it_is_meant(file: str, block: Block):
         "jobs|job_history|tombstones|all_jobs|workers|queues|leader|schema_version|schedules|schedule_runs"
         "|tenants|kinds|use_cases|rates|turns"
         "|audit"
+        "|unique_keys"
     )
     assert not re.search(rf"\b(from|join|into|update|only)\s+({tables})\b", statement(block))
 
@@ -212,4 +216,4 @@ def test_a_script_that_has_no_blocks_is_read_whole():
 def test_both_doors_for_one_job_take_all_that_a_job_has():
     every = {*NewJob._fields, "now"}
     assert set(BLOCKS["enqueue"].parameters) == every
-    assert set(BLOCKS["enqueue_new"].parameters) == every - {"unique_key"}
+    assert set(BLOCKS["enqueue_new"].parameters) == every - {"unique_key", "unique_for", "on_conflict"}

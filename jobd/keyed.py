@@ -1,0 +1,73 @@
+"""Many jobs with a unique key each, as one unit.
+
+    gather all payloads -- sort by key -- begin -- one call of jobd.enqueue_many each thousand -- commit
+
+Never by COPY, which knows no conflicts. Two calls at the same time take their keys in the same order, so
+that one waits for the other and never both; for that all payloads have to be there before the first is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from jobd.bulk import CHUNK_CHARACTERS, CHUNK_JOBS
+from jobd.doors import Door
+from jobd.ids import IdSequence, uuid7s
+from jobd.job import NewJob
+from jobd.portions import Portions
+from jobd.store import Store
+
+
+class Keyed:
+    """Jobs that differ in their payloads and keys, on their way into the queue; used once."""
+
+    def __init__(self, job: NewJob, payloads: Portions, keys: Sequence[str | None]) -> None:
+        """`keys` grows by one with each payload that is taken."""
+        self._job = job
+        self._payloads = payloads
+        self._keys = keys
+        self.created = 0
+
+    async def enqueue(self, door: Door) -> IdSequence:
+        """Put all of them into the queue, or none; the ids that stand for them come in the payloads' order.
+
+        Raises UniqueKeyTaken where a conflict is to be rejected.
+        """
+        texts: list[str] = []
+        while portion := await self._payloads.next(CHUNK_JOBS, CHUNK_CHARACTERS):
+            texts += portion
+        if not texts:
+            return IdSequence()
+        ids = IdSequence.packed(uuid7s(len(texts)))
+        found = list(ids)
+        # By code points, which is the order of the bytes in which the database takes them; none last.
+        order = sorted(
+            range(len(texts)), key=lambda place: (self._keys[place] is None, self._keys[place] or "")
+        )
+        async with door.all_or_nothing() as unit:
+            for places in _chunks(order, texts):
+                answers = await Store(unit).enqueue_keyed(
+                    self._job,
+                    ids=[ids[place] for place in places],
+                    payloads=[texts[place] for place in places],
+                    unique_keys=[self._keys[place] for place in places],
+                )
+                for place, answer in zip(places, answers, strict=True):
+                    self.created += answer == ids[place]
+                    found[place] = answer
+        return IdSequence(found)
+
+
+def _chunks(order: Sequence[int], texts: Sequence[str]) -> Iterator[Sequence[int]]:
+    ends = [0]
+    characters = 0
+    for number, place in enumerate(order):
+        characters += len(texts[place])
+        if number + 1 - ends[-1] == CHUNK_JOBS or characters >= CHUNK_CHARACTERS:
+            ends.append(number + 1)
+            characters = 0
+    if ends[-1] < len(order):
+        ends.append(len(order))
+    for start, end in pairwise(ends):
+        yield order[start:end]
