@@ -16,7 +16,7 @@ from jobd.client import Client, Kind
 from jobd.door import Database
 from jobd.errors import ConfigError, HandlerError
 from jobd.events import Events
-from jobd.filters import ManyOptions
+from jobd.filters import SweepOptions
 from jobd.job import Enqueued, Job, JobState
 from jobd.options import EnqueueOptions, ManyOptions
 from jobd.payload import encode_payload
@@ -322,25 +322,25 @@ class Jobs:
 
     # Many jobs at once, by filter.
 
-    async def cancel_many(self, *, reason: str = "", **options: Unpack[ManyOptions]) -> Tally:
+    async def cancel_many(self, *, reason: str = "", **options: Unpack[SweepOptions]) -> Tally:
         """Stop the jobs that the filters mean; see `Client.cancel_many`."""
         return await self.client.cancel_many(reason=reason, **options)
 
-    async def retry_many(self, **options: Unpack[ManyOptions]) -> Tally:
+    async def retry_many(self, **options: Unpack[SweepOptions]) -> Tally:
         """Run jobs that have ended again, dead ones unless other states are named."""
         return await self.client.retry_many(**options)
 
     async def reschedule_many(
-        self, *, run_at: datetime | None = None, priority: int | None = None, **options: Unpack[ManyOptions]
+        self, *, run_at: datetime | None = None, priority: int | None = None, **options: Unpack[SweepOptions]
     ) -> Tally:
         """Give waiting jobs another time or priority."""
         return await self.client.reschedule_many(run_at=run_at, priority=priority, **options)
 
-    async def move_many(self, *, to: str, **options: Unpack[ManyOptions]) -> Tally:
+    async def move_many(self, *, to: str, **options: Unpack[SweepOptions]) -> Tally:
         """Put waiting jobs into queue `to`."""
         return await self.client.move_many(to=to, **options)
 
-    async def delete_many(self, **options: Unpack[ManyOptions]) -> Tally:
+    async def delete_many(self, **options: Unpack[SweepOptions]) -> Tally:
         """Remove jobs that do not run."""
         return await self.client.delete_many(**options)
 

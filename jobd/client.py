@@ -21,7 +21,7 @@ from jobd.doors import BorrowedDoor, Door, OwnDoor, PoolDoor, caller_door
 from jobd.duration import parse_duration
 from jobd.errors import CallTimeout, ConfigError, DatabaseUnavailable, HandlerError, WaitTimeout
 from jobd.events import Events, JobEnqueued
-from jobd.filters import ManyOptions, many_options, members, select
+from jobd.filters import SweepOptions, members, select, sweep_options
 from jobd.ids import IdSequence, uuid7
 from jobd.job import Enqueued, Job, JobState
 from jobd.keyed import Keyed
@@ -237,8 +237,8 @@ class Client:
         """Put a waiting job into another queue. Raises JobNotFound, WrongState."""
         return await Store(self._door).move(job_id(id), queue=check_name("queue", queue))
 
-    async def cancel_many(self, *, reason: str = "", **options: Unpack[ManyOptions]) -> Tally:
-        """Stop the jobs that the filters mean; see `ManyOptions`, and `cancel` for what becomes of each.
+    async def cancel_many(self, *, reason: str = "", **options: Unpack[SweepOptions]) -> Tally:
+        """Stop the jobs that the filters mean; see `SweepOptions`, and `cancel` for what becomes of each.
 
         As all calls on many jobs it works in batches, each durable by itself: what raises midway, or is
         cancelled, leaves done what was done, and may be repeated. Jobs that were enqueued or ended after it
@@ -246,7 +246,7 @@ class Client:
         """
         return await self._many(cancelling(_reason(reason)), options)
 
-    async def retry_many(self, **options: Unpack[ManyOptions]) -> Tally:
+    async def retry_many(self, **options: Unpack[SweepOptions]) -> Tally:
         """Put jobs that have ended back to `ready`: dead ones, unless other states are named.
 
         One whose unique key another job holds stays as it is, and is counted as `held`.
@@ -254,17 +254,17 @@ class Client:
         return await self._many(retrying(), options)
 
     async def reschedule_many(
-        self, *, run_at: datetime | None = None, priority: int | None = None, **options: Unpack[ManyOptions]
+        self, *, run_at: datetime | None = None, priority: int | None = None, **options: Unpack[SweepOptions]
     ) -> Tally:
         """Give waiting jobs another time, priority, or both."""
         run_at, priority = _changes(run_at, priority)
         return await self._many(rescheduling(run_at=run_at, priority=priority), options)
 
-    async def move_many(self, *, to: str, **options: Unpack[ManyOptions]) -> Tally:
+    async def move_many(self, *, to: str, **options: Unpack[SweepOptions]) -> Tally:
         """Put waiting jobs into queue `to`."""
         return await self._many(moving(check_name("queue", to)), options)
 
-    async def delete_many(self, **options: Unpack[ManyOptions]) -> Tally:
+    async def delete_many(self, **options: Unpack[SweepOptions]) -> Tally:
         """Remove jobs that do not run, waiting ones as well as ended ones, without a trace."""
         return await self._many(deleting(), options)
 
@@ -290,10 +290,10 @@ class Client:
             count=integer("count", count, at_least=1),
         )
 
-    async def _many(self, act: Act, options: ManyOptions) -> Tally:
+    async def _many(self, act: Act, options: SweepOptions) -> Tally:
         if (kinds := options.get("kind")) is not None:
             options["kind"] = [self.handler_of(kind)[0] for kind in members(kinds)]
-        run, filters = many_options(act.verb, options)
+        run, filters = sweep_options(act.verb, options)
         selection = select(act.verb, filters, takes=act.takes, unless_said=act.unless_said)
         sweep = Sweep(
             self._door,

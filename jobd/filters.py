@@ -45,7 +45,7 @@ class Filters(TypedDict, total=False):
     """Every job that the verb takes."""
 
 
-class ManyOptions(Filters, total=False):
+class SweepOptions(Filters, total=False):
     """What a call on many jobs may say besides."""
 
     limit: int | None
@@ -71,7 +71,7 @@ class Conduct:
 _CONDUCT = [field.name for field in fields(Conduct)]
 
 
-def many_options(verb: str, options: ManyOptions) -> tuple[Conduct, Filters]:
+def sweep_options(verb: str, options: SweepOptions) -> tuple[Conduct, Filters]:
     """How it is to go, and the filters. Raises ConfigError, and TypeError for what does not exist."""
     _known(verb, options)
     conduct = {name: options[name] for name in _CONDUCT if options.get(name) is not None}  # type: ignore[literal-required]
@@ -126,7 +126,7 @@ def select(
 
 def _known(verb: str, options: Collection[str]) -> None:
     """Raise the TypeError that Python would for a parameter that does not exist."""
-    known = ManyOptions.__annotations__ | Filters.__annotations__
+    known = SweepOptions.__annotations__ | Filters.__annotations__
     for name in options:
         if name not in known:
             close = get_close_matches(name, known, n=1)

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from jobd.errors import ConfigError, HandlerError
-from jobd.filters import Filters, ManyOptions, many_options, select
+from jobd.filters import Filters, SweepOptions, select, sweep_options
 from jobd.job import FINISHED, JobState
 from jobd.selection import Selection
 
@@ -83,9 +83,9 @@ def test_a_name_that_can_be_none_is_refused(name: str):
 
 
 def test_how_it_goes_is_told_apart_from_what_it_meets():
-    conduct, filters = many_options("cancel", {"queue": "a", "limit": 5, "by": "ann", "dry_run": True})
+    conduct, filters = sweep_options("cancel", {"queue": "a", "limit": 5, "by": "ann", "dry_run": True})
     assert (conduct.limit, conduct.by, conduct.dry_run, filters) == (5, "ann", True, {"queue": "a"})
-    conduct, filters = many_options("cancel", {"all": True, "limit": None})
+    conduct, filters = sweep_options("cancel", {"all": True, "limit": None})
     assert (conduct.limit, conduct.by, conduct.dry_run, filters) == (None, "api", False, {"all": True})
 
 
@@ -93,12 +93,12 @@ def test_how_it_goes_is_told_apart_from_what_it_meets():
     ("options", "setting"),
     [({"limit": 0}, "limit"), ({"limit": True}, "limit"), ({"by": ""}, "by"), ({"by": "a\0"}, "by")],
 )
-def test_a_mistake_in_how_it_goes_names_the_option(options: ManyOptions, setting: str):
+def test_a_mistake_in_how_it_goes_names_the_option(options: SweepOptions, setting: str):
     with pytest.raises(ConfigError) as refusal:
-        many_options("cancel", options)
+        sweep_options("cancel", options)
     assert refusal.value.setting == setting
 
 
 def test_what_does_not_exist_is_a_type_error():
     with pytest.raises(TypeError, match=r"cancel_many\(\) got .* 'tenant'; did you mean tenant_id\?"):
-        many_options("cancel", {"tenant": "a"})  # type: ignore[typeddict-unknown-key]
+        sweep_options("cancel", {"tenant": "a"})  # type: ignore[typeddict-unknown-key]
