@@ -24,6 +24,7 @@ from jobd.registry import Function, Middleware, Registry
 
 if TYPE_CHECKING:
     from jobd.ids import IdSequence
+    from jobd.limits import Kinds, Queues, Tenants, UseCases
     from jobd.schedules import Schedules
     from jobd.settings import Settings
     from jobd.sync import SyncClient
@@ -219,6 +220,34 @@ class Jobs:
         from jobd.schedules import Schedules
 
         return Schedules(self.client)
+
+    @property
+    def queues(self) -> Queues:
+        """Limits of queues at run time: set, get, list, drain."""
+        from jobd.limits import Queues
+
+        return Queues(self.client)
+
+    @property
+    def tenants(self) -> Tenants:
+        """Limits of tenants at run time: set, get, list, remove."""
+        from jobd.limits import Tenants
+
+        return Tenants(self.client)
+
+    @property
+    def kinds(self) -> Kinds:
+        """Limits of each concurrency key of a kind at run time: set, get, list."""
+        from jobd.limits import Kinds
+
+        return Kinds(self.client)
+
+    @property
+    def use_cases(self) -> UseCases:
+        """Limits of use cases at run time: set, get, list."""
+        from jobd.limits import UseCases
+
+        return UseCases(self.client)
 
     @property
     def sync(self) -> SyncClient:

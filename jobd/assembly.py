@@ -240,6 +240,7 @@ class Assembly:
         on_work: Callable[[], None],
         on_cancel: Callable[[UUID], None],
         on_schedules: Callable[[], None],
+        on_limits: Callable[[], None],
     ) -> Notifier:
         fleet = Fleet(self._control_link())
 
@@ -252,6 +253,7 @@ class Assembly:
             on_work=on_work,
             on_cancel=on_cancel,
             on_schedules=on_schedules,
+            on_limits=on_limits,
             events=self.events,
             rng=self.rng,
         )

@@ -81,6 +81,11 @@ class Client:
         other._door = door
         return other
 
+    @property
+    def door(self) -> OwnDoor:
+        """Its own way in."""
+        return self._door
+
     async def enqueue(
         self, kind: Kind, payload: Any = None, *, connection: Any = None, **options: Unpack[EnqueueOptions]
     ) -> Enqueued:

@@ -145,9 +145,10 @@ class Fleet:
         (row,) = await self.door.fetch(BLOCKS["pause"], queue, by)
         return row["paused_at"]  # type: ignore[no-any-return]
 
-    async def resume(self, queue: str) -> None:
+    async def resume(self, queue: str, *, by: str | None = None) -> None:
         """Allow claims again. Raises QueueUnknown."""
-        if not await self.door.fetch(BLOCKS["resume"], queue):
+        (row,) = await self.door.fetch(BLOCKS["resume"], queue, by)
+        if not row["found"]:
             raise QueueUnknown(queue)
 
     async def notify(self, channel: str) -> None:

@@ -83,6 +83,11 @@ class Producer:
         """There may be something to claim: a notification, a staged job, a confirmed lease."""
         self._woken.set()
 
+    def limits_changed(self) -> None:
+        """Somebody has set limits over all daemons."""
+        self._governing.changed()
+        self._woken.set()
+
     def look_for_victims(self) -> None:
         """Jobs of a lost worker were put back."""
         self._victims_at = 0.0

@@ -110,15 +110,11 @@ select u.queue, w.waiting, w.keyed, coalesce(q.governed, false) or w.keyed or ex
 
 -- name: pause (queue, by)
 -- No daemon claims from this queue until it is resumed; what runs goes on.
-insert into jobd.queues (name, paused_at, paused_by) values ($1::text, clock_timestamp(), $2::text)
-on conflict (name) do update set paused_at = coalesce(queues.paused_at, excluded.paused_at),
-                                 paused_by = coalesce(queues.paused_by, excluded.paused_by)
-returning paused_at
+select jobd.pause_queue($1::text, $2::text) as paused_at
 
--- name: resume (queue)
--- The queue is claimed from again. No row: it was never heard of.
-update jobd.queues set paused_at = null, paused_by = null where name = $1::text
-returning jobd.wake(array[name])
+-- name: resume (queue, by)
+-- The queue is claimed from again. Not found: it was never heard of.
+select jobd.resume_queue($1::text, $2::text) as found
 
 -- name: probe (worker_id)
 -- A write, for readiness: a read would also succeed on a standby.

@@ -6,7 +6,7 @@ import asyncpg
 
 from jobd import sql
 
-FILES = ("lifecycle", "bulk", "fleet", "reading")
+FILES = ("lifecycle", "bulk", "fleet", "quotas", "reading", "schedules")
 # COPY cannot be prepared; test_bulk executes it.
 UTILITIES = {"copy"}
 

@@ -16,13 +16,21 @@ from jobd.bulk import Copying
 from jobd.fleet import Fleet, Registration
 from jobd.job import Claimed, FinishedRun, JobState, NewJob
 from jobd.lifecycle import MOVES
+from jobd.quotas import Quotas
 from jobd.reader import Reader
 from jobd.sql import Block
 from jobd.store import Store
 from jobd.timetable import Timetable
 
 PACKAGE = Path(str(resources.files("jobd")))
-OWNERS = {"lifecycle": Store, "bulk": Copying, "fleet": Fleet, "reading": Reader, "schedules": Timetable}
+OWNERS = {
+    "lifecycle": Store,
+    "bulk": Copying,
+    "fleet": Fleet,
+    "quotas": Quotas,
+    "reading": Reader,
+    "schedules": Timetable,
+}
 BLOCKS = {**sql.blocks("lifecycle"), **sql.blocks("bulk"), **sql.blocks("schedules")}
 ALL = [(file, block) for file in OWNERS for block in sql.blocks(file).values()]
 # Asked by the store, to explain why no row matched.
