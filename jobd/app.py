@@ -73,7 +73,7 @@ class Jobs:
         """
 
         # Reading expressions takes libraries that most imports of an application can do without.
-        from jobd.terms import terms
+        from jobd.terms import terms, with_key
 
         def declare(function: Function) -> Function:
             handler = self.registry.of(function) or self.registry.add(function)
@@ -81,7 +81,7 @@ class Jobs:
             if name in self._schedules:
                 raise HandlerError(f"there is already a schedule {name!r}; give this one an id of its own")
             given: dict[str, Any] = {"queue": handler.queue, **options}
-            self._schedules[name] = terms(
+            made = terms(
                 name,
                 when,
                 handler.kind,
@@ -90,6 +90,7 @@ class Jobs:
                 may_be_over=True,
                 **given,
             )
+            self._schedules[name] = with_key(made, handler)
             return function
 
         return declare

@@ -180,7 +180,11 @@ class Assembly:
                 notified=lambda: on_idle is None and notified(),
                 rng=self.rng,
             ),
-            governing=Governing(Fleet(link), queues=self.queues),
+            governing=Governing(
+                Fleet(link),
+                queues=self.queues,
+                keyed={handler.queue for handler in self.jobs.registry if handler.keyed},
+            ),
             executor=executor,
             registry=self.jobs.registry,
             lease=self.lease,

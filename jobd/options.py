@@ -41,6 +41,8 @@ class JobOptions(TypedDict, total=False):
     """Higher ones start first."""
     tenant_id: str | None
     use_case: str | None
+    concurrency_key: str | None
+    """Of the jobs with this key so many run at once as their kind's `key_limit` says: one, unless said."""
     delay_tolerance: Duration | None
     """How long after it is due the job may start; orders jobs of the same priority."""
     deadline_policy: str
@@ -61,7 +63,6 @@ class EnqueueOptions(JobOptions, total=False):
     """Makes a repeat safe: the same id is enqueued once. UUIDv7 keeps the order."""
     unique_key: str | None
     """While an unfinished job of this tenant and kind has this key, that one stands for the new one."""
-    concurrency_key: str | None
 
 
 def known_options(verb: str, options: Mapping[str, Any], allowed: type) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from jobd.app import Jobs
 from jobd.errors import ConfigError, PayloadError
+from jobd.terms import with_key
 from jobd.timetable import Terms
 
 if TYPE_CHECKING:
@@ -39,7 +40,11 @@ def file_schedules(jobs: Jobs, settings: Settings) -> list[Terms]:
                 remedy = f"{error} (schedule {terms.id!r})"
                 raise ConfigError(f"schedules[{number}].payload", "***", remedy) from None
         queue = terms.queue if queue_said or handler is None else handler.queue
-        found.append(replace(terms, owner=f"file:{jobs.module}", queue=queue))
+        try:
+            found.append(with_key(replace(terms, owner=f"file:{jobs.module}", queue=queue), handler))
+        except PayloadError as error:
+            remedy = f"{error} (schedule {terms.id!r})"
+            raise ConfigError(f"schedules[{number}].payload", "***", remedy) from None
     return found
 
 

@@ -55,11 +55,20 @@ class Store:
         )  # fmt: skip
 
     async def enqueue_many(
-        self, job: NewJob, *, ids: Sequence[UUID], payloads: Sequence[str], now: datetime | None = None
+        self,
+        job: NewJob,
+        *,
+        ids: Sequence[UUID],
+        payloads: Sequence[str],
+        concurrency_keys: Sequence[str] | None = None,
+        now: datetime | None = None,
     ) -> int:
-        """Put one job a payload into the queue; all but id and payload is taken from `job`."""
+        """Put one job a payload into the queue; all but id, payload and such keys is taken from `job`."""
         rows = await self.door.fetch(
-            BLOCKS["enqueue_many"], *enqueue_many_arguments(job, ids=ids, payloads=payloads, now=now)
+            BLOCKS["enqueue_many"],
+            *enqueue_many_arguments(
+                job, ids=ids, payloads=payloads, concurrency_keys=concurrency_keys, now=now
+            ),
         )
         return int(rows[0]["count"])
 
@@ -310,13 +319,21 @@ def enqueue_arguments(job: NewJob, *, now: datetime | None = None) -> tuple[Any,
 
 
 def enqueue_many_arguments(
-    job: NewJob, *, ids: Sequence[UUID], payloads: Sequence[str], now: datetime | None = None
+    job: NewJob,
+    *,
+    ids: Sequence[UUID],
+    payloads: Sequence[str],
+    concurrency_keys: Sequence[str] | None = None,
+    now: datetime | None = None,
 ) -> tuple[Any, ...]:
     """The arguments of block `enqueue_many`, in its order."""
+    if concurrency_keys is None and job.concurrency_key is not None:
+        concurrency_keys = [job.concurrency_key] * len(payloads)
     return (
         job.kind, list(payloads), job.queue, job.run_at, job.delay, job.priority, job.tenant_id, job.use_case,
         job.delay_tolerance, job.deadline_policy, job.max_attempts, job.backoff, job.timeout, job.headers,
         now, ids.texts() if isinstance(ids, IdSequence) else [str(id) for id in ids],
+        None if concurrency_keys is None else list(concurrency_keys),
     )  # fmt: skip
 
 

@@ -20,6 +20,8 @@ comment on column jobd.queues.declared is
     'what the settings said last, and whose they are: what was changed at run time stays until that changes';
 comment on column jobd.queues.governed is 'whether its jobs are claimed by claim_governed, one daemon at a time';
 
+alter table jobd.schedules add column concurrency_key text;
+
 create table jobd.tenants (
     id          text primary key,
     max_pending integer check (max_pending >= 0),

@@ -204,6 +204,9 @@ begin
 end
 $$;
 
+drop function if exists jobd.enqueue_many(text, jsonb[], text, timestamptz, interval, integer, text, text, interval, text, integer,
+                                          jsonb, interval, jsonb, timestamptz, uuid[]);
+
 create or replace function jobd.enqueue_many(
     kind            text,
     payloads        jsonb[],
@@ -220,7 +223,8 @@ create or replace function jobd.enqueue_many(
     timeout         interval default null,
     headers         jsonb default null,
     now             timestamptz default null,
-    ids             uuid[] default null
+    ids             uuid[] default null,
+    concurrency_keys text[] default null
 ) returns setof uuid
 language plpgsql volatile
 as $$
@@ -237,14 +241,20 @@ begin
         raise exception 'enqueue_many got % ids for % payloads: give as many, or none', cardinality(ids), cardinality(payloads)
             using errcode = 'invalid_parameter_value';
     end if;
+    if cardinality(concurrency_keys) <> cardinality(payloads) then
+        raise exception 'enqueue_many got % concurrency_keys for % payloads: give as many, or none', cardinality(concurrency_keys), cardinality(payloads)
+            using errcode = 'invalid_parameter_value';
+    end if;
     return query
     insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at,
-                           delay_tolerance, deadline_policy, payload, max_attempts, backoff, timeout, headers, created_at)
+                           delay_tolerance, deadline_policy, payload, max_attempts, concurrency_key, backoff, timeout, headers,
+                           created_at)
     select coalesce(n.id, jobd.uuid7()), enqueue_many.queue, enqueue_many.kind, enqueue_many.tenant_id,
            enqueue_many.use_case, case when due > moment then 'scheduled' else 'ready' end, enqueue_many.priority, due,
            due + coalesce(enqueue_many.delay_tolerance, '0'), enqueue_many.delay_tolerance, enqueue_many.deadline_policy,
-           n.payload, enqueue_many.max_attempts, enqueue_many.backoff, enqueue_many.timeout, enqueue_many.headers, moment
-      from unnest(enqueue_many.ids, enqueue_many.payloads) as n (id, payload)
+           n.payload, enqueue_many.max_attempts, n.concurrency_key, enqueue_many.backoff, enqueue_many.timeout,
+           enqueue_many.headers, moment
+      from unnest(enqueue_many.ids, enqueue_many.payloads, enqueue_many.concurrency_keys) as n (id, payload, concurrency_key)
     returning id;
     if due <= moment then
         perform jobd.wake(array[enqueue_many.queue]);

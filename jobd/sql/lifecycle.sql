@@ -37,14 +37,15 @@ select pg_notify('jobd_wake', made.queue)
                 where w.sleeping_until > clock_timestamp() and w.lease_until > clock_timestamp()
                   and made.queue = any (w.queues))
 
--- name: enqueue_many (kind, payloads, queue, run_at, delay, priority, tenant_id, use_case, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, now, ids)
+-- name: enqueue_many (kind, payloads, queue, run_at, delay, priority, tenant_id, use_case, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, now, ids, concurrency_keys)
 -- nowhere -> scheduled | ready, all or none. Returns how many.
 select count(*)
   from jobd.enqueue_many(kind => $1::text, payloads => $2::text[]::jsonb[], queue => $3::text,
                          run_at => $4::timestamptz, delay => $5::interval, priority => $6::int, tenant_id => $7::text,
                          use_case => $8::text, delay_tolerance => $9::interval, deadline_policy => $10::text,
                          max_attempts => $11::int, backoff => $12::text::jsonb, timeout => $13::interval,
-                         headers => $14::text::jsonb, now => $15::timestamptz, ids => $16::text[]::uuid[])
+                         headers => $14::text::jsonb, now => $15::timestamptz, ids => $16::text[]::uuid[],
+                         concurrency_keys => $17::text[])
 
 -- name: stage (batch, now)
 -- scheduled -> ready, for jobs that are due, the longest due first. Any number of daemons may stage at

@@ -149,9 +149,9 @@ with lead as materialized (
     on conflict do nothing
     returning schedule_id, fire_at, job_id
 ), made as (
-    insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at, delay_tolerance,
-                           deadline_policy, payload, max_attempts, backoff, timeout, headers, created_at)
-    select d.job_id, m.queue, m.kind, m.tenant_id, m.use_case,
+    insert into jobd.jobs (id, queue, kind, tenant_id, use_case, concurrency_key, state, priority, run_at, deadline_at,
+                           delay_tolerance, deadline_policy, payload, max_attempts, backoff, timeout, headers, created_at)
+    select d.job_id, m.queue, m.kind, m.tenant_id, m.use_case, m.concurrency_key,
            case when u.run_at > t.moment then 'scheduled' else 'ready' end, m.priority, u.run_at,
            u.run_at + coalesce(m.delay_tolerance, '0'), m.delay_tolerance, m.deadline_policy, m.payload, m.max_attempts,
            m.backoff, m.timeout, coalesce(m.headers, '{}') || u.headers::jsonb, t.moment

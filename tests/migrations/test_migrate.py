@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (8, "4d4593b83f6298c4")
+FUNCTIONS = (8, "c519b49989fe6730")
 
 
 if TYPE_CHECKING:

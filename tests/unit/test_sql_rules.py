@@ -76,7 +76,7 @@ def test_the_moves_are_the_blocks_that_write_state_in_the_order_of_a_jobs_life()
     moving = [name for name, block in BLOCKS.items() if "->" in contract(block)]
     elsewhere = {*sql.blocks("bulk"), *sql.blocks("schedules")}
     in_lifecycle = [name for name in MOVES if name not in elsewhere]
-    assert moving == [*in_lifecycle, "copy", "trigger", "fire"]
+    assert moving == [*in_lifecycle, "copy", "copy_keyed", "trigger", "fire"]
     writing = {
         name
         for name, block in BLOCKS.items()
