@@ -39,9 +39,10 @@ from jobd.events import Events, LeaderChanged, UnknownKind
 from jobd.fleet import Fleet, Registration
 from jobd.listener import Listener
 from jobd.partitions import drop_partition
+from jobd.quotas import Quotas
 from jobd.reader import Reader
 from jobd.registry import Handler
-from jobd.served import file_schedules
+from jobd.served import declared_limits, file_schedules
 from jobd.store import Store
 from jobd.timetable import Timetable
 
@@ -66,6 +67,7 @@ class Assembly:
             jobs.owner: jobs.declared_schedules,
             f"file:{jobs.module}": file_schedules(jobs, settings),
         }
+        self.limits = declared_limits(jobs, settings)
         # Subscriptions made here end with the daemon; the application's own stay.
         self.heard = Events()
         self.end_relay = jobs.events.relay(self.heard)
@@ -209,9 +211,15 @@ class Assembly:
         on_lapse: Callable[[], None],
     ) -> Heartbeat:
         link = self._control_link()
+
+        async def declare() -> None:
+            for owner, said in self.limits.items():
+                await Quotas(link).declare_limits(owner, said)
+
         return Heartbeat(
             Store(link),
             Fleet(link),
+            declare=declare,
             process=Registration(
                 worker_id=self.lease.worker_id,
                 host=socket.gethostname(),

@@ -6,6 +6,7 @@ stands in jobd.toml.example, which a test keeps equal to this file.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -35,11 +36,15 @@ from pydantic_settings import (
 
 from jobd.duration import format_duration, parse_duration
 from jobd.errors import ConfigError
+from jobd.quota_options import MAX_INT, MAX_WEIGHT, limited_name
+from jobd.rate import MAX_COUNT, parse_rate
 
 if TYPE_CHECKING:
     from jobd.schedule_table import Tabled
 
 CONFIG_FILE = "jobd.toml"
+# How the service that jobd takes over from was told its quotas.
+QUOTAS = "ASYNC_JOBS_PER_TENANT_QUOTAS"
 _QUEUE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,99}")
 _APP_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _SIZE = re.compile(r"([0-9]+)\s*(B|kB|KB|KiB|MB|MiB)?")
@@ -116,6 +121,20 @@ def _queue(name: str) -> str:
     return name
 
 
+def _limited(name: str) -> str:
+    try:
+        return limited_name("", name)
+    except ConfigError as error:
+        raise ValueError(error.remedy) from None
+
+
+def _rate(value: Any) -> str:
+    try:
+        return str(parse_rate(value))
+    except ConfigError as error:
+        raise ValueError(error.remedy) from None
+
+
 def _schedule(table: Any, info: ValidationInfo) -> Tabled:
     # Only here: without schedules nobody pays for what reads expressions and zones.
     from jobd.schedule_table import from_table
@@ -165,16 +184,49 @@ Size = Annotated[int, BeforeValidator(_size), Field(ge=1_024, le=64 * 1_048_576)
 _STRICT = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+MaxRunning = Annotated[int, Field(ge=0, le=MAX_INT)]
+Burst = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Weight = Annotated[int, Field(ge=1, le=MAX_WEIGHT)]
+Said = Annotated[str, BeforeValidator(_rate)]
+
+
 class QueueSettings(BaseModel):
     """One queue of `[queues.NAME]`: a daemon serves it, with this many of its jobs at once at most.
 
-    `keep` says which of its finished jobs stay in the history.
+    `keep` says which of its finished jobs stay in the history. The others are limits over all daemons.
     """
 
     model_config = _STRICT
 
     concurrency: int | None = Field(None, ge=1)
+    max_running: MaxRunning | None = None
+    rate: Said | None = None
+    burst: Burst | None = None
+    fair: Annotated[bool, BeforeValidator(_switch)] | None = None
+    weight: Weight | None = None
     keep: Annotated[Literal["all", "errors", "nothing"], BeforeValidator(_lower)] = "all"
+
+
+class TenantSettings(BaseModel):
+    """One tenant of `[tenants.ID]`: its limits over all queues and daemons."""
+
+    model_config = _STRICT
+
+    max_pending: MaxRunning | None = None
+    on_full: Annotated[Literal["refuse", "shed", "delay"], BeforeValidator(_lower)] | None = None
+    exact: Annotated[bool, BeforeValidator(_switch)] | None = None
+    max_running: MaxRunning | None = None
+    rate: Said | None = None
+    burst: Burst | None = None
+    weight: Weight | None = None
+
+
+class UseCaseSettings(BaseModel):
+    """One use case of `[use_cases.NAME]`: its limit over all queues and daemons."""
+
+    model_config = _STRICT
+
+    max_running: MaxRunning | None = None
 
 
 class SmtpSettings(BaseModel):
@@ -256,6 +308,8 @@ class Settings(BaseSettings):
     schedules: Annotated[list[Annotated[Any, PlainValidator(_schedule)]], AfterValidator(_different)] = Field(
         default_factory=list
     )
+    tenants: dict[Annotated[str, AfterValidator(_limited)], TenantSettings] = Field(default_factory=dict)
+    use_cases: dict[Annotated[str, AfterValidator(_limited)], UseCaseSettings] = Field(default_factory=dict)
     smtp: SmtpSettings = Field(default_factory=SmtpSettings)
 
     @classmethod
@@ -267,7 +321,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, file_source()
+        return init_settings, environment_source(), file_source()
 
     @model_validator(mode="before")
     @classmethod
@@ -298,6 +352,11 @@ class Settings(BaseSettings):
                 "connections, shared by the jobs that {other} = {value} lets run; raise pool_size"
             )
             raise RuleBroken("pool_size", "concurrency", rule)
+        for group in ("queues", "tenants"):
+            for name, said in getattr(self, group).items():
+                if said.burst is not None and said.rate is None:
+                    place = f"{group}.{name}"
+                    raise RuleBroken(f"{place}.burst", f"{place}.rate", "belongs to a rate; set {other}, too")
         return self
 
 
@@ -315,6 +374,40 @@ def file_source() -> TomlConfigSettingsSource:
         raise ConfigError(CONFIG_FILE, str(path), f"is not TOML: {error}") from None
 
 
-def environment_source() -> EnvSettingsSource:
+class Environment(EnvSettingsSource):
+    """The JOBD_ variables, and the quotas of tenants as the variable QUOTAS has them."""
+
+    def __call__(self) -> dict[str, Any]:
+        found = super().__call__()
+        given = found.get("tenants", {})
+        if isinstance(given, dict):
+            merged = {id: _renamed(limits) for id, limits in _quotas().items()}
+            for id, limits in given.items():
+                both = isinstance(limits, dict) and isinstance(merged.get(id), dict)
+                merged[id] = merged[id] | _renamed(limits) if both else _renamed(limits)
+            if merged:
+                found["tenants"] = merged
+        return found
+
+
+def _renamed(limits: Any) -> Any:
+    if not isinstance(limits, dict):
+        return limits
+    return {"max_pending" if name == "max_pending_jobs" else name: value for name, value in limits.items()}
+
+
+def _quotas() -> dict[str, Any]:
+    text = os.environ.get(QUOTAS, "").strip()
+    try:
+        found = json.loads(text) if text else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        remedy = 'is no JSON object; write it like {"tenant1": {"max_pending_jobs": 100}}'
+        raise ConfigError(QUOTAS, text[:120], remedy)
+    return found
+
+
+def environment_source() -> Environment:
     """The settings of the environment as a source."""
-    return EnvSettingsSource(Settings)
+    return Environment(Settings)

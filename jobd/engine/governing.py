@@ -37,6 +37,8 @@ class Governing:
         self._keyed = set(keyed)
         self._clock = clock
         self._governed: dict[str, Governed] = {}
+        # What each queue weighs beside the others of this process.
+        self.weights: dict[str, int] = {}
         self._refreshed_at = -math.inf
 
     async def refresh(self) -> None:
@@ -51,7 +53,8 @@ class Governing:
         except JobdError:
             self.changed()
             raise
-        self._governed = {each.queue: each for each in found}
+        self._governed = {each.queue: each for each in found if each.governed}
+        self.weights = {each.queue: each.weight for each in found}
         self._keyed |= {each.queue for each in found if each.keyed}
 
     def changed(self) -> None:

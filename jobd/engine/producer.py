@@ -139,6 +139,7 @@ class Producer:
             return False
         worker_id = self._lease.worker_id
         await self._governing.refresh()
+        self._rooms.weights = self._governing.weights
         victims = await self._claim_victims(worker_id)
         rooms, limited_rooms, limited_kinds, full_kinds = self._ask()
         if self._victims_wait or not (rooms or limited_rooms):

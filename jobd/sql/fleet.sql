@@ -98,8 +98,9 @@ select distinct on (q.name) q.name, q.keep from unnest($1::text[], $2::text[]) a
 on conflict (name) do update set keep = excluded.keep where queues.keep <> excluded.keep
 
 -- name: governing (queues)
--- Which of these queues have jobs under limits that count over all daemons, and whether any of those wait to run.
-select u.queue, w.waiting, w.keyed, coalesce(q.governed, false) or w.keyed or exists (select from jobd.tenants t where t.governed) as governed
+-- Which of these queues have jobs under limits that count over all daemons, whether any of those wait to run, and what each
+-- queue weighs.
+select u.queue, coalesce(q.weight, 1) as weight, w.waiting, w.keyed, coalesce(q.governed, false) or w.keyed or exists (select from jobd.tenants t where t.governed) as governed
   from unnest($1::text[]) as u (queue)
   left join jobd.queues q on q.name = u.queue
  cross join lateral (
