@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 from jobd.backoff import Backoff
 from jobd.binding import Binding
 from jobd.duration import parse_duration
-from jobd.errors import HandlerError
+from jobd.errors import ConfigError, HandlerError
 from jobd.key_template import KeyTemplate
 from jobd.quota_options import KindOptions, kind_limits
 from jobd.signature import function_remedy, is_importable, process_remedy
@@ -154,6 +154,10 @@ class Registry:
                 f"kind {kind!r} already has a handler, {_where(holder.function)}; "
                 f"give {_where(function)} another kind"
             )
+        limits = kind_limits(key_limits, setting=f"{{}} of handler {kind!r}")
+        if limits.get("key_burst") is not None and limits.get("key_rate") is None:
+            remedy = "belongs to a key_rate; set both"
+            raise ConfigError(f"key_burst of handler {kind!r}", limits["key_burst"], remedy)
         runs_in = _runs_in(kind, function, run_in)
         handler = Handler(
             kind=kind,
@@ -166,7 +170,8 @@ class Registry:
             runs_in=runs_in,
             binding=Binding(kind, function, crosses_processes=runs_in == "process"),
             concurrency_key=None if concurrency_key is None else KeyTemplate(kind, concurrency_key),
-            key_limits=kind_limits(key_limits, setting=f"{{}} of handler {kind!r}"),
+            # One that is None is not said.
+            key_limits={name: limit for name, limit in limits.items() if limit is not None},
         )
         handler._check_key((), all_known=False)
         self._handlers[kind] = handler

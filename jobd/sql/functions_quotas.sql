@@ -252,6 +252,12 @@ begin
           from (select coalesce(n.key, o.key) as key, coalesce(n.value, 'null') as value
                   from jsonb_each(place.limits) n full join jsonb_each(place.before) o on o.key = n.key
                  where o.value is distinct from n.value) c;
+        -- A burst goes with its rate, whatever became of that at run time.
+        if changes ?| '{rate,burst}' then
+            changes := changes || jsonb_build_object('rate', place.limits -> 'rate', 'burst', place.limits -> 'burst');
+        elsif changes ?| '{key_rate,key_burst}' then
+            changes := changes || jsonb_build_object('key_rate', place.limits -> 'key_rate', 'key_burst', place.limits -> 'key_burst');
+        end if;
         if changes <> '{}' then
             number := number + 1;
         end if;

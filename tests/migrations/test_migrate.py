@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (8, "c519b49989fe6730")
+FUNCTIONS = (8, "02b0b070e9586a41")
 
 
 if TYPE_CHECKING:

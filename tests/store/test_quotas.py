@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 from typing import Any
@@ -13,9 +14,11 @@ from jobd.client import Client
 from jobd.door import Link
 from jobd.errors import ConfigError, DrainTimeout, HandlerError, Refused
 from jobd.fleet import Fleet, QueueUnknown
+from jobd.job import Claimed, FinishedRun, JobState
 from jobd.limits import Kinds, Queues, Tenants, UseCases
 from jobd.quotas import QueueLimits, Quotas, TenantLimits
 from jobd.rate import Rate, parse_rate
+from jobd.store import Store
 from tests.factories import make_job, make_jobs, make_worker, query, scalar
 
 
@@ -256,6 +259,26 @@ async def test_what_is_declared_holds_and_a_change_at_run_time_stays_until_that_
     assert await holds() == (11, "9/s", True)
 
 
+async def test_a_declared_burst_brings_its_rate_back(quotas: Quotas, queues: Queues):
+    await quotas.declare_limits("file:shop", {"queues": {"mail": {"rate": "10/s", "burst": 5}}})
+    await queues.set("mail", rate=None)
+    await quotas.declare_limits("file:shop", {"queues": {"mail": {"rate": "10/s", "burst": 6}}})
+    found = await queues.get("mail")
+    assert (str(found.rate), found.burst) == ("10/s", 6)
+    await quotas.declare_limits("file:shop", {"queues": {"mail": {"rate": "10/s"}}})
+    found = await queues.get("mail")
+    assert (str(found.rate), found.burst) == ("10/s", None)
+
+
+async def test_daemons_that_start_together_declare_without_a_deadlock(crowd: list[Link]):
+    said = {"queues": {f"q{n}": {"max_running": n} for n in range(20)}}
+    for _ in range(3):
+        await asyncio.gather(
+            *(Quotas(link).declare_limits(f"file:{n % 2}", said) for n, link in enumerate(crowd))
+        )
+    assert len(await Quotas(crowd[0]).queues()) == 20
+
+
 async def test_what_is_declared_no_more_is_taken_away_by_who_declared_it(quotas: Quotas, queues: Queues):
     await quotas.declare_limits("file:shop", MAIL)
     await queues.set("mail", weight=3)
@@ -285,6 +308,33 @@ async def test_all_that_can_be_limited_can_be_declared(quotas: Quotas):
     assert (await quotas.tenants())[0].max_pending is None
     assert (await quotas.kinds())[0].key_limit == 1
     assert (await quotas.use_cases())[0].max_running == 10
+
+
+async def test_a_limit_that_is_lowered_below_what_runs_stops_nothing(
+    door: Link, store: Store, queues: Queues
+):
+    worker = await make_worker(door)
+
+    async def claim() -> list[Claimed]:
+        return await store.claim_governed(
+            worker, rooms={"default": 10}, kind_rooms={}, suspects=1, suspect_from=2
+        )
+
+    async def finish(claims: list[Claimed]) -> None:
+        await store.succeed(
+            [FinishedRun(id=c.id, claim_no=c.claim_no, state=JobState.SUCCEEDED) for c in claims]
+        )
+
+    await queues.set("default", max_running=3)
+    await make_jobs(door, 6)
+    claims = await claim()
+    await queues.set("default", max_running=1)
+    assert (await queues.get("default")).running == len(claims) == 3
+    assert await claim() == []
+    await finish(claims[:2])
+    assert await claim() == []
+    await finish(claims[2:])
+    assert len(await claim()) == 1
 
 
 async def test_a_drain_pauses_and_waits_until_nothing_runs(door: Link, queues: Queues):

@@ -158,6 +158,7 @@ def test_what_the_handler_takes_and_what_every_job_has_can_be_named(name: str):
         ({"key_limit": 0}, r"^key_limit of handler 'sync' = 0: must be a whole number from 1"),
         ({"key_rate": "fast"}, r"^key_rate of handler 'sync' = 'fast': is not a rate"),
         ({"ordered": 1}, r"^ordered of handler 'sync' = 1: must be True or False"),
+        ({"key_burst": 2}, r"^key_burst of handler 'sync' = 2: belongs to a key_rate; set both"),
         (
             {"ordered": True, "key_limit": 2},
             r"^key_limit of handler 'sync' = 2: jobs of a key that run in order",
