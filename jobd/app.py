@@ -26,6 +26,7 @@ from jobd.standing import Explanation
 
 if TYPE_CHECKING:
     from jobd.ids import IdSequence
+    from jobd.limits import Kinds, Queues, Tenants, UseCases
     from jobd.schedules import Schedules
     from jobd.settings import Settings
     from jobd.sweep import Tally
@@ -75,7 +76,7 @@ class Jobs:
         """
 
         # Reading expressions takes libraries that most imports of an application can do without.
-        from jobd.terms import terms
+        from jobd.terms import terms, with_key
 
         def declare(function: Function) -> Function:
             handler = self.registry.of(function) or self.registry.add(function)
@@ -83,7 +84,7 @@ class Jobs:
             if name in self._schedules:
                 raise HandlerError(f"there is already a schedule {name!r}; give this one an id of its own")
             given: dict[str, Any] = {"queue": handler.queue, **options}
-            self._schedules[name] = terms(
+            made = terms(
                 name,
                 when,
                 handler.kind,
@@ -92,6 +93,7 @@ class Jobs:
                 may_be_over=True,
                 **given,
             )
+            self._schedules[name] = with_key(made, handler)
             return function
 
         return declare
@@ -227,6 +229,34 @@ class Jobs:
         from jobd.schedules import Schedules
 
         return Schedules(self.client)
+
+    @property
+    def queues(self) -> Queues:
+        """Limits of queues at run time: set, get, list, drain."""
+        from jobd.limits import Queues
+
+        return Queues(self.client)
+
+    @property
+    def tenants(self) -> Tenants:
+        """Limits of tenants at run time: set, get, list, remove."""
+        from jobd.limits import Tenants
+
+        return Tenants(self.client)
+
+    @property
+    def kinds(self) -> Kinds:
+        """Limits of each concurrency key of a kind at run time: set, get, list."""
+        from jobd.limits import Kinds
+
+        return Kinds(self.client)
+
+    @property
+    def use_cases(self) -> UseCases:
+        """Limits of use cases at run time: set, get, list."""
+        from jobd.limits import UseCases
+
+        return UseCases(self.client)
 
     @property
     def sync(self) -> SyncClient:

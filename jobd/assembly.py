@@ -20,7 +20,7 @@ from jobd.door import Database, Link
 from jobd.engine.holdings import Holdings
 from jobd.engine.lease import Lease
 from jobd.events import Events, UniqueKeyLost
-from jobd.served import code_schedules, file_schedules
+from jobd.served import code_schedules, declared_limits, file_schedules
 
 if TYPE_CHECKING:
     from jobd.settings import Settings
@@ -41,6 +41,7 @@ class Assembly:
             jobs.owner: code_schedules(jobs),
             f"file:{jobs.module}": file_schedules(jobs, settings),
         }
+        self.limits = declared_limits(jobs, settings)
         # Subscriptions made here end with the daemon; the application's own stay.
         self.heard = Events()
         self.end_relay = jobs.events.relay(self.heard)

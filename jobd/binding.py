@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from jobd.errors import PayloadError
-from jobd.fields import Field, Misfit, Problem, describe, path_text, text_of
+from jobd.fields import Field, Misfit, Problem, describe, keys_of, path_text, text_of
 from jobd.signature import Plan, Signature
 
 
@@ -62,20 +62,27 @@ class Binding:
             arguments[name] = resources[resource_type]
         return (), arguments
 
+    def payload_keys(self, resource_types: Collection[type], *, all_known: bool) -> frozenset[str] | None:
+        """Which keys a payload may have; None where it may have any, or where that is not known yet."""
+        plan = self.prepare(resource_types) if all_known else self._early(resource_types)
+        if plan.rest is not None or not plan.certain:
+            return None
+        return frozenset(plan.fields) if plan.whole is None else keys_of(plan.whole[1].annotation)
+
+    def _early(self, resource_types: Collection[type]) -> Plan:
+        known = frozenset(resource_types)
+        early = self._early_plan
+        if early is None or early.resource_types != known:
+            early = self._early_plan = self._signature.plan(known, all_known=False)
+        return early
+
     def check(self, payload: Any, resource_types: Collection[type] = (), *, all_known: bool = False) -> None:
         """Raise the PayloadError that `bind` would for a payload not yet stored; models may come as such.
 
         Unless `all_known`, further resource types may be registered before the job runs. A payload
         whose meaning depends on them (a lone dataclass may be either) is then left for the run to judge.
         """
-        if all_known:
-            plan = self.prepare(resource_types)
-        else:
-            known = frozenset(resource_types)
-            early = self._early_plan
-            if early is None or early.resource_types != known:
-                early = self._early_plan = self._signature.plan(known, all_known=False)
-            plan = early
+        plan = self.prepare(resource_types) if all_known else self._early(resource_types)
         if plan.certain:
             self._arguments(plan, payload if plan.whole else dumped(payload))
 

@@ -11,6 +11,7 @@ COPY_SECONDS: limits that others set on a statement are meant for shorter ones t
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import Final
@@ -37,16 +38,20 @@ COPY_SECONDS: Final = 1.0
 SIGNATURE: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 TRAILER: Final = b"\xff\xff"
 ID_LENGTH: Final = b"\x00\x00\x00\x10"
+# The length of a text.
+_text_head = Struct(">i").pack
 # The length of a jsonb and its version.
 _json_head = Struct(">iB").pack
 
 
 class Bulk:
-    """Jobs that differ in nothing but their payloads, on their way into the queue; used once."""
+    """Jobs that differ in nothing but their payloads and keys, on their way into the queue; used once."""
 
-    def __init__(self, job: NewJob, payloads: Portions) -> None:
+    def __init__(self, job: NewJob, payloads: Portions, keys: deque[str] | None = None) -> None:
+        """`keys` gets one whenever `payloads` makes a text, in the same order; None, all have the job's."""
         self._job = job
         self._payloads = payloads
+        self._keys = keys
         self._ids = bytearray()
 
     async def enqueue(self, door: Door) -> IdSequence:
@@ -72,16 +77,28 @@ class Bulk:
 
     async def _insert(self, store: Store, texts: list[str]) -> None:
         ids = uuid7s(len(texts))
-        await store.enqueue_many(self._job, ids=IdSequence.packed(ids), payloads=texts)
+        await store.enqueue_many(
+            self._job,
+            ids=IdSequence.packed(ids),
+            payloads=texts,
+            concurrency_keys=self._next_keys(len(texts)),
+        )
         self._ids += ids
 
+    def _next_keys(self, count: int) -> list[str] | None:
+        if self._keys is not None:
+            return [self._keys.popleft() for _ in range(count)]
+        return None if self._job.concurrency_key is None else [self._job.concurrency_key] * count
+
     async def _copy(self, copying: Copying, ready: list[list[str]], *, streamed: bool) -> None:
-        head = await copying.row_head(IdSequence.packed(self._ids)[0])
+        keyed = self._keys is not None or self._job.concurrency_key is not None
+        head = await copying.row_head(IdSequence.packed(self._ids)[0], own=3 if keyed else 2)
         # While a COPY runs, its connection can do nothing else, and whoever is awaited might want to.
         streamed = streamed and not self._payloads.waits
         jobs, characters = (PART_JOBS, PART_CHARACTERS) if streamed else (WHOLE_JOBS, CHUNK_CHARACTERS)
         while any(ready):
-            await copying.copy(self._rows(head, ready, streamed=streamed))
+            rows = self._rows(head, ready, streamed=streamed)
+            await (copying.copy_keyed(rows) if keyed else copying.copy(rows))
             ready = [await self._payloads.next(jobs, characters)]
 
     def _rows(self, head: bytes, ready: list[list[str]], *, streamed: bool) -> Iterator[bytes]:
@@ -100,12 +117,16 @@ class Bulk:
     def _part(self, head: bytes, texts: list[str]) -> bytes:
         ids = uuid7s(len(texts))
         self._ids += ids
+        keys = self._next_keys(len(texts))
         pieces: list[bytes] = []
         start = 0
-        for text in texts:
+        for place, text in enumerate(texts):
             payload = text.encode()
             pieces += (head, ids[start : start + 16], _json_head(len(payload) + 1, 1), payload)
             start += 16
+            if keys is not None:
+                key = keys[place].encode()
+                pieces += (_text_head(len(key)), key)
         return b"".join(pieces)
 
 
@@ -119,7 +140,11 @@ class Copying:
         """Put rows into the table: a whole stream of COPY's binary format, in any parts."""
         await self._unit.copy(BLOCKS["copy"], rows)
 
-    async def row_head(self, id: UUID) -> bytes:
-        """How the row of a job like `id` begins, up to its own id."""
-        (row,) = await self._unit.fetch(BLOCKS["row_head"], str(id))
+    async def copy_keyed(self, rows: Iterable[bytes]) -> None:
+        """The same for rows that end with a concurrency key each."""
+        await self._unit.copy(BLOCKS["copy_keyed"], rows)
+
+    async def row_head(self, id: UUID, *, own: int) -> bytes:
+        """How the row of a job like `id` begins, up to its own id, where `own` columns are each row's own."""
+        (row,) = await self._unit.fetch(BLOCKS["row_head"], str(id), own)
         return bytes.fromhex(row["head"]) + ID_LENGTH

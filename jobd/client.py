@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import random
 import time
+from collections import deque
 from collections.abc import AsyncIterable, Callable, Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any, Unpack
@@ -86,6 +87,11 @@ class Client:
         other._door = door
         return other
 
+    @property
+    def door(self) -> OwnDoor:
+        """Its own way in."""
+        return self._door
+
     async def enqueue(
         self, kind: Kind, payload: Any = None, *, connection: Any = None, **options: Unpack[EnqueueOptions]
     ) -> Enqueued:
@@ -100,12 +106,17 @@ class Client:
         known_options("enqueue", options, EnqueueOptions)
         name, handler = self.handler_of(kind)
         given = options.pop("id", None)
+        plain = self.checked(handler, payload)
         job = new_job(
             name,
             id=uuid7() if given is None else job_id(given),
-            payload=self.encoded(handler, payload),
+            payload=encode_payload(plain, max_bytes=self.max_payload),
             **self._defaults(handler, options),
         )
+        if job.concurrency_key is None and handler is not None and handler.concurrency_key is not None:
+            job = job._replace(
+                concurrency_key=handler.concurrency_key.rendered(plain, job.queue, job.tenant_id)
+            )
         door = self.door_to(connection)
         if given is None and job.unique_key is None:
             await Store(door).enqueue_new(job)
@@ -153,18 +164,27 @@ class Client:
             unique_key=key_of and "each its own",
             **self._defaults(handler, options),
         )
+        template = handler.concurrency_key if handler is not None and job.concurrency_key is None else None
+        limit_keys: deque[str] | None = None if template is None else deque()
+
+        def encoded(payload: Any) -> str:
+            plain = self.checked(handler, payload)
+            text = encode_payload(plain, max_bytes=self.max_payload)
+            if template is not None and limit_keys is not None:
+                limit_keys.append(template.rendered(plain, job.queue, job.tenant_id))
+            return text
+
         if key_of is None:
-            bulk = Bulk(job, Portions(payloads, lambda payload: self.encoded(handler, payload)))
-            ids = await bulk.enqueue(self.door_to(connection))
+            ids = await Bulk(job, Portions(payloads, encoded), limit_keys).enqueue(self.door_to(connection))
             created = len(ids)
         else:
             keys: list[str | None] = []
 
-            def encoded(payload: Any) -> str:
+            def encoded_with_key(payload: Any) -> str:
                 keys.append(key_of_job("unique_key", key_of(payload)))
-                return self.encoded(handler, payload)
+                return encoded(payload)
 
-            keyed = Keyed(job, Portions(payloads, encoded), keys)
+            keyed = Keyed(job, Portions(payloads, encoded_with_key), keys, limit_keys)
             ids = await keyed.enqueue(self.door_to(connection))
             created = keyed.created
         if created:
@@ -333,11 +353,15 @@ class Client:
         return caller_door(connection, blocking=False, limit=self.pool.call_timeout)
 
     def encoded(self, handler: Handler | None, payload: Any) -> str:
+        return encode_payload(self.checked(handler, payload), max_bytes=self.max_payload)
+
+    def checked(self, handler: Handler | None, payload: Any) -> Any:
+        """The payload as an object of JSON, once its handler, if it is known here, would take it."""
         if payload is None:
             payload = {}
         if handler is not None:
             handler.check(payload, self._resource_types)
-        return encode_payload(dumped(payload), max_bytes=self.max_payload)
+        return dumped(payload)
 
 
 def _reason(reason: str) -> str:

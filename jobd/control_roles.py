@@ -23,6 +23,7 @@ from jobd.events import LeaderChanged
 from jobd.fleet import Fleet, Registration
 from jobd.listener import Listener
 from jobd.partitions import drop_partition
+from jobd.quotas import Quotas
 from jobd.reader import Reader
 from jobd.store import Store
 from jobd.timetable import Timetable
@@ -49,6 +50,11 @@ class ControlRoles:
     ) -> Heartbeat:
         parts = self._parts
         link = parts.control_link()
+
+        async def declare() -> None:
+            for owner, said in parts.limits.items():
+                await Quotas(link).declare_limits(owner, said)
+
         return Heartbeat(
             Store(link, on_key_lost=parts.key_lost),
             Fleet(link),
@@ -66,6 +72,7 @@ class ControlRoles:
                     for name in parts.queues
                 ),
             ),
+            declare=declare,
             lease=parts.lease,
             beat=parts.settings.heartbeat,
             holdings=parts.holdings,
@@ -84,6 +91,7 @@ class ControlRoles:
         on_work: Callable[[], None],
         on_cancel: Callable[[UUID], None],
         on_schedules: Callable[[], None],
+        on_limits: Callable[[], None],
     ) -> Notifier:
         parts = self._parts
         fleet = Fleet(parts.control_link())
@@ -97,6 +105,7 @@ class ControlRoles:
             on_work=on_work,
             on_cancel=on_cancel,
             on_schedules=on_schedules,
+            on_limits=on_limits,
             events=parts.events,
             rng=parts.rng,
         )

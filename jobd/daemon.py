@@ -182,6 +182,7 @@ class Daemon:
                     on_work=self._on_work,
                     on_cancel=lambda job_id: self._on_cancel(heartbeat, job_id),
                     on_schedules=scheduler.wake if scheduler is not None else lambda: None,
+                    on_limits=self._on_limits,
                 )
                 control.spawn("notifier", self._notifier.run)
             condition.notifier, condition.leader, condition.scheduler = self._notifier, leader, scheduler
@@ -243,6 +244,10 @@ class Daemon:
     def _on_work(self) -> None:
         if self._producer is not None:
             self._loop.call_soon_threadsafe(self._producer.wake)
+
+    def _on_limits(self) -> None:
+        if self._producer is not None:
+            self._loop.call_soon_threadsafe(self._producer.limits_changed)
 
     def _on_rescue(self) -> None:
         if self._producer is not None:

@@ -13,6 +13,7 @@
      |-- IdTaken                the id belongs to a job of another kind or tenant
      |-- ClaimLost              the run is no longer ours: another worker took the job over
      |-- WaitTimeout            the job had not ended when the waiting did; a TimeoutError too
+     |-- DrainTimeout           jobs of a queue were at work when the waiting was over; a TimeoutError too
      |-- CallTimeout            a call on the database took longer than its limit; a TimeoutError too
      |-- DatabaseUnavailable    the database cannot be reached, or ended the connection
      |-- Transient              a deadlock or the like: the same call may succeed at once
@@ -162,6 +163,18 @@ class WaitTimeout(JobdError, TimeoutError):
         super().__init__(
             f"job {job_id} is still {state} after {seconds:g} s; it goes on: wait again, or longer"
         )
+
+
+class DrainTimeout(JobdError, TimeoutError):
+    """A queue still had work when the time to wait was over. What runs goes on."""
+
+    def __init__(self, queue: str, seconds: float, running: int, *, paused: bool) -> None:
+        self.queue = queue
+        self.seconds = seconds
+        self.running = running
+        what = f"{running} of its jobs run still" if running else "some of its jobs are ready still"
+        rest = f"; it stays paused: wait again, or `jobd queues resume {queue}`" if paused else ""
+        super().__init__(f"queue {queue!r} is not drained after {seconds:g} s: {what}{rest}")
 
 
 class CallTimeout(JobdError, TimeoutError):

@@ -131,6 +131,27 @@ def has_fields(annotation: Any) -> bool:
     )
 
 
+def keys_of(annotation: Any) -> frozenset[str] | None:
+    """The keys of the object that it names, as it is stored; None where there may be any."""
+    core = core_of(annotation)
+    members = [core_of(member) for member in _members(core) if member is not types.NoneType]
+    if len(members) > 1:
+        found = [keys_of(member) for member in members]
+        return None if None in found else frozenset().union(*(keys for keys in found if keys is not None))
+    origin = typing.get_origin(core) or core
+    if not has_fields(origin):
+        return None
+    if hasattr(origin, "model_fields"):
+        if origin.model_config.get("extra") == "allow":
+            return None
+        return frozenset(
+            said.serialization_alias or said.alias or name for name, said in origin.model_fields.items()
+        )
+    if dataclasses.is_dataclass(origin):
+        return frozenset(field.name for field in dataclasses.fields(origin))
+    return frozenset(typing.get_type_hints(origin))
+
+
 def name_of(annotation: Any) -> str:
     """An annotation as its author wrote it, short."""
     if isinstance(annotation, type) and typing.get_origin(annotation) is None:

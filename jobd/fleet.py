@@ -45,11 +45,16 @@ class RunningClaim:
 
 
 class Governed(NamedTuple):
-    """A queue under limits; whether because some jobs have a key or a use case, and whether any wait."""
+    """What a queue weighs, and whether it is under limits.
+
+    Whether because some jobs have a key or a use case, and whether any wait.
+    """
 
     queue: str
+    governed: bool
     keyed: bool
     waiting: bool
+    weight: int
 
 
 class Fleet:
@@ -128,12 +133,13 @@ class Fleet:
         return int(row["missing"])
 
     async def governing(self, queues: Sequence[str]) -> list[Governed]:
-        """Which of these queues have jobs under limits that count over all daemons."""
+        """For each of these queues, whether it has jobs under limits over all daemons, and its weight."""
         rows = await self.door.fetch(BLOCKS["governing"], list(queues))
         return [
-            Governed(row["queue"], row["keyed"], row["waiting"] or row["keyed"])
+            Governed(
+                row["queue"], row["governed"], row["keyed"], row["waiting"] or row["keyed"], row["weight"]
+            )
             for row in rows
-            if row["governed"]
         ]
 
     async def declare_queues(self, names: Sequence[str], keeps: Sequence[str]) -> None:
@@ -145,9 +151,10 @@ class Fleet:
         (row,) = await self.door.fetch(BLOCKS["pause"], queue, by)
         return row["paused_at"]  # type: ignore[no-any-return]
 
-    async def resume(self, queue: str) -> None:
+    async def resume(self, queue: str, *, by: str | None = None) -> None:
         """Allow claims again. Raises QueueUnknown."""
-        if not await self.door.fetch(BLOCKS["resume"], queue):
+        (row,) = await self.door.fetch(BLOCKS["resume"], queue, by)
+        if not row["found"]:
             raise QueueUnknown(queue)
 
     async def notify(self, channel: str) -> None:

@@ -22,11 +22,18 @@ from jobd.store import Store
 class Keyed:
     """Jobs that differ in their payloads and keys, on their way into the queue; used once."""
 
-    def __init__(self, job: NewJob, payloads: Portions, keys: Sequence[str | None]) -> None:
-        """`keys` grows by one with each payload that is taken."""
+    def __init__(
+        self,
+        job: NewJob,
+        payloads: Portions,
+        keys: Sequence[str | None],
+        limit_keys: Sequence[str] | None = None,
+    ) -> None:
+        """`keys` and `limit_keys`, the concurrency keys, grow by one with each payload that is taken."""
         self._job = job
         self._payloads = payloads
         self._keys = keys
+        self._limit_keys = limit_keys
         self.created = 0
 
     async def enqueue(self, door: Door) -> IdSequence:
@@ -52,6 +59,9 @@ class Keyed:
                     ids=[ids[place] for place in places],
                     payloads=[texts[place] for place in places],
                     unique_keys=[self._keys[place] for place in places],
+                    concurrency_keys=None
+                    if self._limit_keys is None
+                    else [self._limit_keys[place] for place in places],
                 )
                 for place, answer in zip(places, answers, strict=True):
                     self.created += answer == ids[place]

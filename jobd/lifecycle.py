@@ -45,6 +45,7 @@ MOVES: dict[str, Move] = {
     "enqueue_many": Move(NOWHERE, WAITING),
     "enqueue_keyed": Move(NOWHERE, WAITING),
     "copy": Move(NOWHERE, WAITING),
+    "copy_keyed": Move(NOWHERE, WAITING),
     "fire": Move(NOWHERE, WAITING),
     "trigger": Move(NOWHERE, frozenset({JobState.READY})),
     "stage": Move(frozenset({JobState.SCHEDULED}), frozenset({JobState.READY})),

@@ -19,6 +19,7 @@ from jobd.sqlstate import translated
 WAKE = "jobd_wake"
 CANCEL = "jobd_cancel"
 SCHEDULES = "jobd_schedules"
+LIMITS = "jobd_limits"
 
 
 class Listener:
@@ -46,7 +47,7 @@ class Listener:
         try:
             connection.add_termination_listener(lambda _: self._gone.set())
             with translated:
-                for channel in (WAKE, CANCEL, SCHEDULES, self._echo):
+                for channel in (WAKE, CANCEL, SCHEDULES, LIMITS, self._echo):
                     await connection.add_listener(channel, self._on_notification)
             first = True
             while not self._gone.is_set():

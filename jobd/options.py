@@ -41,6 +41,8 @@ class JobOptions(TypedDict, total=False):
     """Higher ones start first."""
     tenant_id: str | None
     use_case: str | None
+    concurrency_key: str | None
+    """Of the jobs with this key so many run at once as their kind's `key_limit` says: one, unless said."""
     delay_tolerance: Duration | None
     """How long after it is due the job may start; orders jobs of the same priority."""
     deadline_policy: str
@@ -65,7 +67,6 @@ class EnqueueOptions(JobOptions, total=False):
     """`unfinished`: until the holder has ended. `waiting`: until it is claimed. A duration: so long."""
     on_conflict: str
     """`keep` the holder as it is, `replace` what it is waiting to do, or `reject`: raise UniqueKeyTaken."""
-    concurrency_key: str | None
 
 
 class ManyOptions(JobOptions, total=False):

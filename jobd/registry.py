@@ -9,14 +9,16 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 from jobd.backoff import Backoff
 from jobd.binding import Binding
 from jobd.duration import parse_duration
-from jobd.errors import HandlerError
+from jobd.errors import ConfigError, HandlerError
+from jobd.key_template import KeyTemplate
+from jobd.quota_options import KindOptions, kind_limits
 from jobd.signature import function_remedy, is_importable, process_remedy
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -40,6 +42,14 @@ class Handler:
     concurrency: int | None
     runs_in: RunsIn
     binding: Binding
+    # The key that its jobs get, and what is declared of each key: see quota_options.
+    concurrency_key: KeyTemplate | None = None
+    key_limits: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def keyed(self) -> bool:
+        """Whether its jobs have a key, as far as the declaration tells."""
+        return self.concurrency_key is not None or bool(self.key_limits)
 
     @property
     def task_name(self) -> str:
@@ -53,12 +63,19 @@ class Handler:
     def prepare(self, resource_types: Collection[type]) -> None:
         """Raise the HandlerError that the first run would: call it when all modules are imported."""
         self.binding.prepare(resource_types)
+        self._check_key(resource_types, all_known=True)
         if self.runs_in == "process" and not is_importable(self.function):
             raise HandlerError(
                 f"handler {self.kind!r} runs in a process, but {self.function.__module__}."
                 f"{self.function.__qualname__} is something else by now (a decorator above jobs.handler?); "
                 "put jobs.handler on top"
             )
+
+    def _check_key(self, resource_types: Collection[type], *, all_known: bool) -> None:
+        if self.concurrency_key is not None:
+            known = self.binding.payload_keys(resource_types, all_known=all_known)
+            if known is not None:
+                self.concurrency_key.check(known)
 
     def bind(
         self, ctx: Any, payload: Any, resources: Mapping[type, Any]
@@ -92,13 +109,17 @@ class Registry:
         timeout: str | int | float | timedelta | None = None,
         concurrency: int | None = None,
         run_in: Literal["thread", "process"] | None = None,
+        concurrency_key: str | None = None,
+        **key_limits: Unpack[KindOptions],
     ) -> Callable[[Function], Function]: ...
 
     def handler(self, kind: Any = None, **rules: Any) -> Any:
         """Declare a function to be the handler of a kind of job; the function itself comes back, untouched.
 
         The kind is the function's name unless said. A coroutine function runs on the loop, a plain
-        one in a thread, or with `run_in="process"` in a process. Raises HandlerError, ConfigError.
+        one in a thread, or with `run_in="process"` in a process. `concurrency_key` is a template, like
+        `user:{user_id}`, of the key that each job gets unless its enqueue gives one; `key_limit`, `ordered`,
+        `key_rate` and `key_burst` say what holds for each key. Raises HandlerError, ConfigError.
         """
         if callable(kind):
             self.add(kind, **rules)
@@ -121,6 +142,8 @@ class Registry:
         timeout: str | int | float | timedelta | None = None,
         concurrency: int | None = None,
         run_in: Literal["thread", "process"] | None = None,
+        concurrency_key: str | None = None,
+        **key_limits: Unpack[KindOptions],
     ) -> Handler:
         """What `handler` does, as a call; returns the handler."""
         if remedy := function_remedy(function):
@@ -131,6 +154,10 @@ class Registry:
                 f"kind {kind!r} already has a handler, {_where(holder.function)}; "
                 f"give {_where(function)} another kind"
             )
+        limits = kind_limits(key_limits, setting=f"{{}} of handler {kind!r}")
+        if limits.get("key_burst") is not None and limits.get("key_rate") is None:
+            remedy = "belongs to a key_rate; set both"
+            raise ConfigError(f"key_burst of handler {kind!r}", limits["key_burst"], remedy)
         runs_in = _runs_in(kind, function, run_in)
         handler = Handler(
             kind=kind,
@@ -142,7 +169,11 @@ class Registry:
             concurrency=_positive(kind, "concurrency", concurrency),
             runs_in=runs_in,
             binding=Binding(kind, function, crosses_processes=runs_in == "process"),
+            concurrency_key=None if concurrency_key is None else KeyTemplate(kind, concurrency_key),
+            # One that is None is not said.
+            key_limits={name: limit for name, limit in limits.items() if limit is not None},
         )
+        handler._check_key((), all_known=False)
         self._handlers[kind] = handler
         return handler
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from jobd.client import Client, Kind
 from jobd.errors import ConfigError, ScheduleExists, ScheduleNotFound
 from jobd.ids import uuid7
-from jobd.terms import ScheduleOptions, first_time, parsed, seen, terms
+from jobd.terms import ScheduleOptions, first_time, parsed, seen, terms, with_key
 from jobd.timetable import BY_DEPLOY, ScheduleEntry, ScheduleRun, Terms, Timetable
 
 OWNER = "api"
@@ -71,6 +71,7 @@ class Schedules:
             now=now,
             **options,
         )
+        made = with_key(made, handler)
         return await put_one(Timetable(self._client.door_to(connection)), made, replace=replace, now=now)
 
     async def get(self, id: str) -> ScheduleEntry:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobd.app import Jobs
 from jobd.errors import ConfigError, PayloadError
+from jobd.quota_options import QueueOptions, TenantOptions, UseCaseOptions
+from jobd.terms import with_key
 from jobd.timetable import Terms
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from jobd.settings import Settings
 
 
@@ -44,7 +48,11 @@ def file_schedules(jobs: Jobs, settings: Settings) -> list[Terms]:
             raise ConfigError(f"schedules[{number}].payload", "***", f"{error} (schedule {terms.id!r})")
         handler = jobs.registry.get(terms.kind)
         queue = terms.queue if queue_said or handler is None else handler.queue
-        found.append(replace(terms, owner=f"file:{jobs.module}", queue=queue))
+        try:
+            found.append(with_key(replace(terms, owner=f"file:{jobs.module}", queue=queue), handler))
+        except PayloadError as error:
+            remedy = f"{error} (schedule {terms.id!r})"
+            raise ConfigError(f"schedules[{number}].payload", "***", remedy) from None
     return found
 
 
@@ -57,6 +65,27 @@ def _misfit(jobs: Jobs, terms: Terms) -> PayloadError | None:
     except PayloadError as error:
         return error
     return None
+
+
+def declared_limits(jobs: Jobs, settings: Settings) -> dict[str, dict[str, dict[str, Any]]]:
+    """What code and settings say of limits over all daemons, by owner, table and name."""
+
+    def said(models: Mapping[str, BaseModel], names: Collection[str]) -> dict[str, dict[str, Any]]:
+        return {
+            key: {name: value for name in names if (value := getattr(model, name)) is not None}
+            for key, model in models.items()
+        }
+
+    return {
+        f"file:{jobs.module}": {
+            "queues": said(settings.queues, QueueOptions.__annotations__.keys() - {"paused"}),
+            "tenants": said(settings.tenants, TenantOptions.__annotations__.keys()),
+            "use_cases": said(settings.use_cases, UseCaseOptions.__annotations__.keys()),
+        },
+        jobs.owner: {
+            "kinds": {handler.kind: dict(handler.key_limits) for handler in jobs.registry if handler.keyed}
+        },
+    }
 
 
 def add_built_in_handlers(jobs: Jobs, settings: Settings) -> None:

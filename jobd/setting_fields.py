@@ -6,6 +6,7 @@ Only `settings` reads this: it loads the values and words the complaints. How a 
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -33,16 +34,23 @@ from jobd.spellings import (
     ANY_CASE,
     ON_OR_OFF,
     AppName,
+    Burst,
     DatabaseUrl,
+    LimitedName,
+    MaxRunning,
     QueueName,
+    Rate,
     ScheduleTables,
     Size,
     Switch,
+    Weight,
     duration,
     lower,
 )
 
 CONFIG_FILE = "jobd.toml"
+# How the service that jobd takes over from was told its quotas.
+QUOTAS = "ASYNC_JOBS_PER_TENANT_QUOTAS"
 
 
 class RuleBroken(ValueError):
@@ -69,13 +77,40 @@ _STRICT = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 class QueueSettings(BaseModel):
     """One queue of `[queues.NAME]`: a daemon serves it, with this many of its jobs at once at most.
 
-    `keep` says which of its finished jobs stay in the history.
+    `keep` says which of its finished jobs stay in the history. The others are limits over all daemons.
     """
 
     model_config = _STRICT
 
     concurrency: int | None = Field(None, ge=1)
+    max_running: MaxRunning | None = None
+    rate: Rate | None = None
+    burst: Burst | None = None
+    fair: Switch | None = None
+    weight: Weight | None = None
     keep: Annotated[Literal["all", "errors", "nothing"], ANY_CASE] = "all"
+
+
+class TenantSettings(BaseModel):
+    """One tenant of `[tenants.ID]`: its limits over all queues and daemons."""
+
+    model_config = _STRICT
+
+    max_pending: MaxRunning | None = None
+    on_full: Annotated[Literal["refuse", "shed", "delay"], ANY_CASE] | None = None
+    exact: Switch | None = None
+    max_running: MaxRunning | None = None
+    rate: Rate | None = None
+    burst: Burst | None = None
+    weight: Weight | None = None
+
+
+class UseCaseSettings(BaseModel):
+    """One use case of `[use_cases.NAME]`: its limit over all queues and daemons."""
+
+    model_config = _STRICT
+
+    max_running: MaxRunning | None = None
 
 
 class SmtpSettings(BaseModel):
@@ -153,6 +188,8 @@ class Settings(BaseSettings):
     log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], ANY_CASE] = "info"
     queues: dict[QueueName, QueueSettings] = Field(default_factory=dict)
     schedules: ScheduleTables = Field(default_factory=list)
+    tenants: dict[LimitedName, TenantSettings] = Field(default_factory=dict)
+    use_cases: dict[LimitedName, UseCaseSettings] = Field(default_factory=dict)
     smtp: SmtpSettings = Field(default_factory=SmtpSettings)
 
     @classmethod
@@ -164,7 +201,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, file_source()
+        return init_settings, environment_source(), file_source()
 
     @model_validator(mode="before")
     @classmethod
@@ -195,6 +232,11 @@ class Settings(BaseSettings):
                 "connections, shared by the jobs that {other} = {value} lets run; raise pool_size"
             )
             raise RuleBroken("pool_size", "concurrency", rule)
+        for group in ("queues", "tenants"):
+            for name, said in getattr(self, group).items():
+                if said.burst is not None and said.rate is None:
+                    place = f"{group}.{name}"
+                    raise RuleBroken(f"{place}.burst", f"{place}.rate", "belongs to a rate; set {other}, too")
         return self
 
 
@@ -212,6 +254,40 @@ def file_source() -> TomlConfigSettingsSource:
         raise ConfigError(CONFIG_FILE, str(path), f"is not TOML: {error}") from None
 
 
-def environment_source() -> EnvSettingsSource:
+class Environment(EnvSettingsSource):
+    """The JOBD_ variables, and the quotas of tenants as the variable QUOTAS has them."""
+
+    def __call__(self) -> dict[str, Any]:
+        found = super().__call__()
+        given = found.get("tenants", {})
+        if isinstance(given, dict):
+            merged = {id: _renamed(limits) for id, limits in _quotas().items()}
+            for id, limits in given.items():
+                both = isinstance(limits, dict) and isinstance(merged.get(id), dict)
+                merged[id] = merged[id] | _renamed(limits) if both else _renamed(limits)
+            if merged:
+                found["tenants"] = merged
+        return found
+
+
+def _renamed(limits: Any) -> Any:
+    if not isinstance(limits, dict):
+        return limits
+    return {"max_pending" if name == "max_pending_jobs" else name: value for name, value in limits.items()}
+
+
+def _quotas() -> dict[str, Any]:
+    text = os.environ.get(QUOTAS, "").strip()
+    try:
+        found = json.loads(text) if text else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        remedy = 'is no JSON object; write it like {"tenant1": {"max_pending_jobs": 100}}'
+        raise ConfigError(QUOTAS, text[:120], remedy)
+    return found
+
+
+def environment_source() -> Environment:
     """The settings of the environment as a source."""
-    return EnvSettingsSource(Settings)
+    return Environment(Settings)

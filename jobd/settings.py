@@ -24,10 +24,13 @@ from jobd.duration import format_duration
 from jobd.errors import ConfigError
 from jobd.redaction import HIDDEN, redact_url
 from jobd.setting_fields import (
+    QUOTAS,
     QueueSettings,
     RuleBroken,
     Settings,
     SmtpSettings,
+    TenantSettings,
+    UseCaseSettings,
     environment_source,
     file_source,
 )
@@ -38,6 +41,8 @@ __all__ = [
     "Settings",
     "Shown",
     "SmtpSettings",
+    "TenantSettings",
+    "UseCaseSettings",
     "explain",
     "find_problems",
     "load_settings",
@@ -92,7 +97,7 @@ def unread_environment() -> list[tuple[str, str]]:
         upper = name.upper()
         if upper.startswith("JOBD_") and upper not in (*known, "JOBD_CONFIG"):
             close = get_close_matches(upper, known, n=1, cutoff=0.8)
-            if close and not upper.startswith("JOBD_QUEUES__"):
+            if close and not upper.startswith(("JOBD_QUEUES__", "JOBD_TENANTS__", "JOBD_USE_CASES__")):
                 found.append((name, close[0]))
     return found
 
@@ -136,7 +141,7 @@ class _Sources:
         variable = key.replace("schedules", "SCHEDULES", 1) if "[" in key else "__".join(place).upper()
         names = {
             "flag": (self.flags, key),
-            "environment": (self.environment, f"JOBD_{variable}"),
+            "environment": (self.environment, _variable(variable, place)),
             "jobd.toml": (self.file, f"{key} in {self.file_name}"),
         }
         for source, (values, name) in names.items():
@@ -167,22 +172,35 @@ class _Sources:
         return ConfigError(name, _quotable(".".join(place), value), remedy)
 
 
+def _variable(variable: str, place: tuple[str, ...]) -> str:
+    """The name of a setting in the environment."""
+    if place[0] == "tenants" and not any(name.upper().startswith("JOBD_TENANTS") for name in os.environ):
+        return f"{_dotted(place[1:])} in {QUOTAS}" if place[1:] else QUOTAS
+    return f"JOBD_{variable}"
+
+
 def _not_json(error: SettingsError) -> ConfigError:
-    field = next((name for name in ("queues", "schedules", "smtp") if f'"{name}"' in str(error)), "queues")
+    field = next((name for name in _EXAMPLES if f'"{name}"' in str(error)), "queues")
     name = f"JOBD_{field.upper()}"
-    if field == "schedules":
-        example = '[{"id": "nightly", "when": "30 2 * * *", "kind": "report"}]'
-        return ConfigError(name, HIDDEN, f"is not JSON; write it like {example}")
-    example = '{"images": {"concurrency": 2}}' if field == "queues" else '{"host": "localhost"}'
-    return ConfigError(name, HIDDEN, f"is not JSON; write it like {example}, or set {name}__...")
+    rest = "" if field == "schedules" else f", or set {name}__..."
+    return ConfigError(name, HIDDEN, f"is not JSON; write it like {_EXAMPLES[field]}{rest}")
+
+
+_EXAMPLES = {
+    "queues": '{"images": {"concurrency": 2}}',
+    "tenants": '{"t1": {"max_pending": 100}}',
+    "use_cases": '{"labels": {"max_running": 2}}',
+    "schedules": '[{"id": "nightly", "when": "30 2 * * *", "kind": "report"}]',
+    "smtp": '{"host": "localhost"}',
+}
 
 
 def _meant(place: tuple[str, ...]) -> str:
     match place:
         case ("smtp", _):
             known = list(SmtpSettings.model_fields)
-        case ("queues", _, _):
-            known = list(QueueSettings.model_fields)
+        case ("queues" | "tenants" | "use_cases", _, _):
+            known = list(_MODELS[place[0]].model_fields)
         case _:
             known = list(Settings.model_fields)
     close = get_close_matches(place[-1].lower(), known, n=1)
@@ -204,9 +222,16 @@ def _value_at(values: Mapping[str, Any], place: tuple[str, ...]) -> tuple[bool, 
     return True, value
 
 
+_MODELS: dict[str, type[BaseModel]] = {
+    "smtp": SmtpSettings,
+    "queues": QueueSettings,
+    "tenants": TenantSettings,
+    "use_cases": UseCaseSettings,
+}
+
+
 def _default_at(place: tuple[str, ...]) -> Any:
-    models: dict[str, type[BaseModel]] = {"smtp": SmtpSettings, "queues": QueueSettings}
-    model = models.get(place[0], Settings)
+    model = _MODELS.get(place[0], Settings)
     field = model.model_fields.get(place[-1])
     return field.get_default(call_default_factory=True, validated_data={}) if field else None
 
@@ -219,7 +244,12 @@ def _flat(settings: Settings) -> Iterator[tuple[tuple[str, ...], Any]]:
         elif name == "schedules":
             yield from (((name, str(number)), schedule) for number, schedule in enumerate(value))
         elif isinstance(value, dict):
-            yield from (((name, queue, "concurrency"), value[queue].concurrency) for queue in value)
+            # What is not said of a queue or a tenant holds as it was set at run time.
+            for key, said in value.items():
+                shown = [part for part in type(said).model_fields if part in said.model_fields_set]
+                if name == "queues" and "concurrency" not in shown:
+                    shown.insert(0, "concurrency")
+                yield from (((name, key, part), getattr(said, part)) for part in shown)
         else:
             yield (name,), value
 

@@ -14,6 +14,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Val
 
 from jobd.duration import parse_duration
 from jobd.errors import ConfigError
+from jobd.quota_options import MAX_INT, MAX_WEIGHT, limited_name
+from jobd.rate import MAX_COUNT, parse_rate
 
 if TYPE_CHECKING:
     from jobd.schedule_table import Tabled
@@ -107,6 +109,20 @@ def lower(value: Any) -> Any:
     return value.strip().lower() if isinstance(value, str) else value
 
 
+def _limited(name: str) -> str:
+    try:
+        return limited_name("", name)
+    except ConfigError as error:
+        raise ValueError(error.remedy) from None
+
+
+def _rate(value: Any) -> str:
+    try:
+        return str(parse_rate(value))
+    except ConfigError as error:
+        raise ValueError(error.remedy) from None
+
+
 def _switch(value: Any) -> bool:
     found = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}.get(
         str(value).strip().lower()
@@ -132,3 +148,8 @@ ScheduleTables = Annotated[list[Annotated[Any, PlainValidator(_schedule)]], Afte
 
 ANY_CASE: Final = BeforeValidator(lower)
 ON_OR_OFF: Final = BeforeValidator(_on_or_off)
+LimitedName = Annotated[str, AfterValidator(_limited)]
+MaxRunning = Annotated[int, Field(ge=0, le=MAX_INT)]
+Burst = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Weight = Annotated[int, Field(ge=1, le=MAX_WEIGHT)]
+Rate = Annotated[str, BeforeValidator(_rate)]

@@ -59,11 +59,20 @@ class Store:
         )  # fmt: skip
 
     async def enqueue_many(
-        self, job: NewJob, *, ids: Sequence[UUID], payloads: Sequence[str], now: datetime | None = None
+        self,
+        job: NewJob,
+        *,
+        ids: Sequence[UUID],
+        payloads: Sequence[str],
+        concurrency_keys: Sequence[str] | None = None,
+        now: datetime | None = None,
     ) -> int:
-        """Put one job a payload into the queue; all but id and payload is taken from `job`."""
+        """Put one job a payload into the queue; all but id, payload and such keys is taken from `job`."""
         rows = await self.door.fetch(
-            BLOCKS["enqueue_many"], *enqueue_many_arguments(job, ids=ids, payloads=payloads, now=now)
+            BLOCKS["enqueue_many"],
+            *enqueue_many_arguments(
+                job, ids=ids, payloads=payloads, concurrency_keys=concurrency_keys, now=now
+            ),
         )
         return int(rows[0]["count"])
 
@@ -74,6 +83,7 @@ class Store:
         ids: Sequence[UUID],
         payloads: Sequence[str],
         unique_keys: Sequence[str | None],
+        concurrency_keys: Sequence[str] | None = None,
         now: datetime | None = None,
     ) -> list[UUID]:
         """As `enqueue_many`, each with a unique key of its own; return the ids that stand for the jobs.
@@ -85,7 +95,7 @@ class Store:
             job.kind, list(payloads), list(unique_keys), job.queue, job.run_at, job.delay, job.priority,
             job.tenant_id, job.use_case, job.delay_tolerance, job.deadline_policy, job.max_attempts,
             job.backoff, job.timeout, job.headers, now, [str(id) for id in ids], job.unique_for,
-            _conflict(job),
+            _conflict(job), _limit_keys(job, concurrency_keys, len(payloads)),
         )  # fmt: skip
         found = [row["id"] for row in rows]
         if job.on_conflict == "reject":
@@ -370,14 +380,26 @@ def _reject(keys: Sequence[str | None], ids: Sequence[UUID], found: Sequence[UUI
 
 
 def enqueue_many_arguments(
-    job: NewJob, *, ids: Sequence[UUID], payloads: Sequence[str], now: datetime | None = None
+    job: NewJob,
+    *,
+    ids: Sequence[UUID],
+    payloads: Sequence[str],
+    concurrency_keys: Sequence[str] | None = None,
+    now: datetime | None = None,
 ) -> tuple[Any, ...]:
     """The arguments of block `enqueue_many`, in its order."""
     return (
         job.kind, list(payloads), job.queue, job.run_at, job.delay, job.priority, job.tenant_id, job.use_case,
         job.delay_tolerance, job.deadline_policy, job.max_attempts, job.backoff, job.timeout, job.headers,
         now, ids.texts() if isinstance(ids, IdSequence) else [str(id) for id in ids],
+        _limit_keys(job, concurrency_keys, len(payloads)),
     )  # fmt: skip
+
+
+def _limit_keys(job: NewJob, keys: Sequence[str] | None, count: int) -> list[str] | None:
+    if keys is not None:
+        return list(keys)
+    return None if job.concurrency_key is None else [job.concurrency_key] * count
 
 
 def _in_turn(rows: Sequence[Any]) -> list[Claimed]:

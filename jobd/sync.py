@@ -20,15 +20,17 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from jobd.client import Client
 from jobd.doors import Copies, PoolDoor, Unit, caller_door, driven
 from jobd.errors import PayloadError
+from jobd.limits import Kinds, Queues, Tenants, UseCases
 from jobd.pool import Pool
 
 P = ParamSpec("P")
 T = TypeVar("T")
+C = TypeVar("C")
 
 CLOSING_SECONDS = 10.0
 
@@ -157,12 +159,16 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def blocking(
-    method: Callable[Concatenate[Client, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[SyncClient, P], T]:
-    """A method of the client as one that returns what it would, once it has."""
+class _Blocking(Protocol[C]):
+    _client: C
 
-    def call(self: SyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+
+def blocking(
+    method: Callable[Concatenate[C, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[_Blocking[C], P], T]:
+    """A method of the client, or of a part of it, as one that returns what it would, once it has."""
+
+    def call(self: _Blocking[C], /, *args: P.args, **kwargs: P.kwargs) -> T:
         if any(isinstance(value, AsyncIterable) for value in (*args, *kwargs.values())):
             raise PayloadError(
                 "$", "is an async iterable", "use `await jobs.enqueue_many(...)` with it, or an iterable here"
@@ -173,6 +179,52 @@ def blocking(
 
     functools.update_wrapper(call, method)
     return call
+
+
+class SyncQueues:
+    """Limits of queues; see `jobs.queues`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = Queues(client)
+
+    set = blocking(Queues.set)
+    get = blocking(Queues.get)
+    list = blocking(Queues.list)
+    drain = blocking(Queues.drain)
+
+
+class SyncTenants:
+    """Limits of tenants; see `jobs.tenants`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = Tenants(client)
+
+    set = blocking(Tenants.set)
+    get = blocking(Tenants.get)
+    list = blocking(Tenants.list)
+    remove = blocking(Tenants.remove)
+
+
+class SyncKinds:
+    """Limits of each key of a kind; see `jobs.kinds`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = Kinds(client)
+
+    set = blocking(Kinds.set)
+    get = blocking(Kinds.get)
+    list = blocking(Kinds.list)
+
+
+class SyncUseCases:
+    """Limits of use cases; see `jobs.use_cases`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = UseCases(client)
+
+    set = blocking(UseCases.set)
+    get = blocking(UseCases.get)
+    list = blocking(UseCases.list)
 
 
 class SyncClient:
@@ -186,6 +238,10 @@ class SyncClient:
     def __init__(self, client: Client) -> None:
         self._crossing = Crossing(client.pool)
         self._client = client.through(self._crossing)
+        self.queues = SyncQueues(self._client)
+        self.tenants = SyncTenants(self._client)
+        self.kinds = SyncKinds(self._client)
+        self.use_cases = SyncUseCases(self._client)
 
     enqueue = blocking(Client.enqueue)
     enqueue_many = blocking(Client.enqueue_many)

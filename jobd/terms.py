@@ -20,7 +20,7 @@ from jobd.errors import ConfigError
 from jobd.fires import EIGHT_YEARS
 from jobd.occurrences import GRACE_OF_SKIP, CatchUp
 from jobd.options import Duration, instant, integer, new_job
-from jobd.registry import check_name
+from jobd.registry import Handler, check_name
 from jobd.schedule import Schedule
 from jobd.timetable import ScheduleEntry, Terms
 
@@ -39,8 +39,8 @@ ALSO_CALLED = {
 }
 # What an enqueue may say as well, apart from when.
 OF_THE_JOB = (
-    "queue", "priority", "tenant_id", "use_case", "delay_tolerance", "deadline_policy", "max_attempts",
-    "backoff", "timeout", "tags", "meta",
+    "queue", "priority", "tenant_id", "use_case", "concurrency_key", "delay_tolerance", "deadline_policy",
+    "max_attempts", "backoff", "timeout", "tags", "meta",
 )  # fmt: skip
 
 
@@ -77,6 +77,8 @@ class ScheduleOptions(TypedDict, total=False):
     priority: int
     tenant_id: str | None
     use_case: str | None
+    concurrency_key: str | None
+    """Of all its jobs; the one that the handler's template makes, unless said."""
     delay_tolerance: Duration | None
     deadline_policy: str
     max_attempts: int | None
@@ -123,6 +125,7 @@ def terms(
         priority=job.priority,
         tenant_id=job.tenant_id,
         use_case=job.use_case,
+        concurrency_key=job.concurrency_key,
         delay_tolerance=job.delay_tolerance,
         deadline_policy=job.deadline_policy,
         max_attempts=job.max_attempts,
@@ -148,6 +151,14 @@ def terms(
     )
     _occurs(made, when, now or datetime.now(UTC), may_be_over=may_be_over)
     return made
+
+
+def with_key(terms: Terms, handler: Handler | None) -> Terms:
+    """The same with the key that its handler gives its jobs, where none is said. Raises PayloadError."""
+    if handler is None or handler.concurrency_key is None or terms.concurrency_key is not None:
+        return terms
+    key = handler.concurrency_key.rendered(terms.payload, terms.queue, terms.tenant_id)
+    return replace(terms, concurrency_key=key)
 
 
 def known_schedule_options(options: Mapping[str, Any]) -> None:

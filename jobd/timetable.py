@@ -41,6 +41,7 @@ class Terms:
     priority: int = 0
     tenant_id: str | None = None
     use_case: str | None = None
+    concurrency_key: str | None = None
     delay_tolerance: timedelta | None = None
     deadline_policy: str = "run"
     max_attempts: int | None = None

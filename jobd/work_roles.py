@@ -114,7 +114,11 @@ class WorkRoles:
                 notified=lambda: on_idle is None and notified(),
                 rng=parts.rng,
             ),
-            governing=Governing(Fleet(link), queues=parts.queues),
+            governing=Governing(
+                Fleet(link),
+                queues=parts.queues,
+                keyed={handler.queue for handler in parts.jobs.registry if handler.keyed},
+            ),
             executor=executor,
             registry=parts.jobs.registry,
             lease=parts.lease,

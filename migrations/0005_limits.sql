@@ -11,10 +11,16 @@ alter table jobd.queues
     add column fair         boolean not null default false,
     add column weight       integer not null default 1 check (weight between 1 and 1000),
     add column governed     boolean generated always as (fair or max_running is not null or rate_count is not null) stored,
+    add column declared     jsonb,
+    add column declared_by  text,
     add column changed_at   timestamptz,
     add column changed_by   text;
 
+comment on column jobd.queues.declared is
+    'what the settings said last, and whose they are: what was changed at run time stays until that changes';
 comment on column jobd.queues.governed is 'whether its jobs are claimed by claim_governed, one daemon at a time';
+
+alter table jobd.schedules add column concurrency_key text;
 
 create table jobd.tenants (
     id          text primary key,
@@ -27,6 +33,8 @@ create table jobd.tenants (
     rate_burst  integer check (rate_burst > 0),
     weight      integer not null default 1 check (weight between 1 and 1000),
     governed    boolean generated always as (max_running is not null or rate_count is not null) stored,
+    declared    jsonb,
+    declared_by text,
     changed_at  timestamptz,
     changed_by  text
 );
@@ -46,16 +54,19 @@ create table jobd.kinds (
     rate_period interval check (rate_period > '0'),
     rate_burst  integer check (rate_burst > 0),
     declared    jsonb,
+    declared_by text,
     changed_at  timestamptz,
     changed_by  text
 );
 
 comment on table jobd.kinds is 'how many jobs of one concurrency key may run, for kinds that say so; 1 for all others';
-comment on column jobd.kinds.declared is 'what code said last: what was changed at run time stays until that changes';
+comment on column jobd.kinds.declared is 'what the code said last; see jobd.queues';
 
 create table jobd.use_cases (
     name        text primary key,
-    max_running integer not null check (max_running >= 0),
+    max_running integer check (max_running >= 0),
+    declared    jsonb,
+    declared_by text,
     changed_at  timestamptz,
     changed_by  text
 );

@@ -15,12 +15,15 @@ from jobd.cli import (
     explain,
     health,
     jobs,
+    kinds,
     migrate,
     moves,
     queues,
     run,
     schedules,
+    tenants,
     terms,
+    use_cases,
     workers,
 )
 from jobd.cli.shape import Verb, Verbs
@@ -51,7 +54,10 @@ def _group(text: str) -> typer.Typer:
     )
 
 
-queue_verbs = _group("See, pause and resume queues.")
+queue_verbs = _group("See, limit, pause, resume and drain queues.")
+tenant_verbs = _group("See and limit tenants.")
+kind_verbs = _group("See and limit what runs of a concurrency key.")
+use_case_verbs = _group("See and limit use cases.")
 schedule_verbs = _group("See, add, pause and preview schedules.")
 
 VERBS: dict[str, list[Callable[..., None]]] = {
@@ -69,7 +75,16 @@ VERBS: dict[str, list[Callable[..., None]]] = {
     ],
     "Operate": [workers.workers, audit.audit, check.check, health.health],
 }
-QUEUE_VERBS: list[Callable[..., None]] = [queues.list_, queues.pause, queues.resume]
+QUEUE_VERBS: list[Callable[..., None]] = [
+    queues.list_,
+    queues.set_,
+    queues.pause,
+    queues.resume,
+    queues.drain,
+]
+TENANT_VERBS: list[Callable[..., None]] = [tenants.list_, tenants.set_, tenants.remove]
+KIND_VERBS: list[Callable[..., None]] = [kinds.list_, kinds.set_]
+USE_CASE_VERBS: list[Callable[..., None]] = [use_cases.list_, use_cases.set_]
 SCHEDULE_VERBS: list[Callable[..., None]] = [
     schedules.list_,
     terms.add,
@@ -86,6 +101,9 @@ for panel, functions in VERBS.items():
         app.command(function.__name__.rstrip("_"), cls=Verb, rich_help_panel=panel)(function)
 for name, group, verbs in (
     ("queues", queue_verbs, QUEUE_VERBS),
+    ("tenants", tenant_verbs, TENANT_VERBS),
+    ("kinds", kind_verbs, KIND_VERBS),
+    ("use-cases", use_case_verbs, USE_CASE_VERBS),
     ("schedules", schedule_verbs, SCHEDULE_VERBS),
 ):
     for function in verbs:

@@ -10,9 +10,11 @@ import math
 import time
 from collections.abc import Callable, Collection, Sequence
 
+from jobd.errors import JobdError
 from jobd.fleet import Fleet, Governed
 
-REFRESH_SECONDS = 1.0
+# Less than the shortest sleep between two polls of a second.
+REFRESH_SECONDS = 0.7
 # How long to sleep at most while jobs wait for a limit: who makes room elsewhere tells nobody.
 LOOK_SECONDS = 0.25
 
@@ -35,17 +37,29 @@ class Governing:
         self._keyed = set(keyed)
         self._clock = clock
         self._governed: dict[str, Governed] = {}
+        # What each queue weighs beside the others of this process.
+        self.weights: dict[str, int] = {}
         self._refreshed_at = -math.inf
 
     async def refresh(self) -> None:
-        """Ask again, once a second at most."""
+        """Ask again, if the last answer is older than that."""
         now = self._clock()
         if now - self._refreshed_at < REFRESH_SECONDS:
             return
-        found = await self._fleet.governing(self._queues)
+        # Before it asks: who sets limits meanwhile has it asked once more.
         self._refreshed_at = now
-        self._governed = {each.queue: each for each in found}
+        try:
+            found = await self._fleet.governing(self._queues)
+        except JobdError:
+            self.changed()
+            raise
+        self._governed = {each.queue: each for each in found if each.governed}
+        self.weights = {each.queue: each.weight for each in found}
         self._keyed |= {each.queue for each in found if each.keyed}
+
+    def changed(self) -> None:
+        """What is believed may be wrong by now: ask again at the next turn."""
+        self._refreshed_at = -math.inf
 
     def __contains__(self, queue: str) -> bool:
         return queue in self._governed or queue in self._keyed

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
@@ -35,6 +35,7 @@ class Heartbeat:
         store: Store,
         fleet: Fleet,
         *,
+        declare: Callable[[], Awaitable[None]],
         process: Registration,
         lease: Lease,
         beat: timedelta,
@@ -47,9 +48,13 @@ class Heartbeat:
         on_confirmed: Callable[[], None],
         on_lapse: Callable[[], None],
     ) -> None:
-        """`stop_run` and `stop_all` take effect on the work loop; they are called from this thread."""
+        """`declare` tells what code and settings say of limits, before anything is claimed.
+
+        `stop_run` and `stop_all` take effect on the work loop; they are called from this thread.
+        """
         self._store = store
         self._fleet = fleet
+        self._declare = declare
         self._process = process
         self._lease = lease
         self._beat = beat.total_seconds()
@@ -136,6 +141,7 @@ class Heartbeat:
             )
             # Before it counts as done: until the queues say what they keep, it is tried again.
             await self._fleet.declare_queues(self._process.queues, self._process.keeps)
+            await self._declare()
             self._registered = self._lease.worker_id
         else:
             beaten = await self._fleet.beat(self._registered, lease=self._lease.period)

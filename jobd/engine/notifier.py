@@ -1,8 +1,8 @@
 """Listens for hints, and is never needed: polling finds everything that a hint would have told.
 
 Keeps a `Listener` up, tells whether it hears anything, and passes on what it hears: a queue that has
-work, a job that shall be cancelled, a schedule that changed. Payloads are untrusted: anything else is
-ignored.
+work, a job that shall be cancelled, a schedule or a limit that changed. Payloads are untrusted:
+anything else is ignored.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from uuid import UUID
 from jobd.engine.recovery import Recovery
 from jobd.errors import JobdError
 from jobd.events import Events, ListenerChanged
-from jobd.listener import CANCEL, SCHEDULES, WAKE, Listener
+from jobd.listener import CANCEL, LIMITS, SCHEDULES, WAKE, Listener
 
 PROBE_INTERVAL = 10.0
 PROBE_TIMEOUT = 5.0
@@ -34,6 +34,7 @@ class Notifier:
         on_work: Callable[[], None],
         on_cancel: Callable[[UUID], None],
         on_schedules: Callable[[], None],
+        on_limits: Callable[[], None],
         events: Events,
         rng: random.Random,
     ) -> None:
@@ -42,6 +43,7 @@ class Notifier:
         self._on_work = on_work
         self._on_cancel = on_cancel
         self._on_schedules = on_schedules
+        self._on_limits = on_limits
         self._events = events
         self._rng = rng
         self._recovery = Recovery("notifier", events=events, rng=rng)
@@ -87,3 +89,5 @@ class Notifier:
             self._on_cancel(job_id)
         elif channel == SCHEDULES:
             self._on_schedules()
+        elif channel == LIMITS:
+            self._on_limits()

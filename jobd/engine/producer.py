@@ -83,6 +83,11 @@ class Producer:
         """There may be something to claim: a notification, a staged job, a confirmed lease."""
         self._woken.set()
 
+    def limits_changed(self) -> None:
+        """Somebody has set limits over all daemons."""
+        self._governing.changed()
+        self._woken.set()
+
     def look_for_victims(self) -> None:
         """Jobs of a lost worker were put back."""
         self._victims_at = 0.0
@@ -134,6 +139,7 @@ class Producer:
             return False
         worker_id = self._lease.worker_id
         await self._governing.refresh()
+        self._rooms.weights = self._governing.weights
         victims = await self._claim_victims(worker_id)
         rooms, limited_rooms, limited_kinds, full_kinds = self._ask()
         if self._victims_wait or not (rooms or limited_rooms):

@@ -25,7 +25,7 @@ class Block:
 
 
 # The files of whole functions.
-FUNCTIONS = ("functions", "functions_unique", "functions_schedules", "functions_limits")
+FUNCTIONS = ("functions", "functions_unique", "functions_schedules", "functions_limits", "functions_quotas")
 
 
 def functions() -> str:

@@ -8,10 +8,16 @@ copy jobd.jobs (queue, kind, tenant_id, use_case, state, priority, run_at, deadl
                 max_attempts, backoff, timeout, headers, created_at, id, payload)
 from stdin (format binary)
 
--- name: row_head (id)
--- How the row of a job like `id` begins in `copy`: the count of columns, and all but id and payload. In
+-- name: copy_keyed ()
+-- nowhere -> scheduled | ready, the same for rows that end with a concurrency key each.
+copy jobd.jobs (queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at, delay_tolerance, deadline_policy,
+                max_attempts, backoff, timeout, headers, created_at, id, payload, concurrency_key)
+from stdin (format binary)
+
+-- name: row_head (id, own)
+-- How the row of a job like `id` begins in `copy`: the count of columns, and all but the last `own`. In
 -- hexadecimal, which every driver gives back as it is. No row without such a job.
-select encode(int2send((count(*) + 2)::int2)
+select encode(int2send((count(*) + $2::int)::int2)
               || string_agg(coalesce(int4send(octet_length(field)) || field, int4send(-1)), '' order by n), 'hex') as head
   from jobd.jobs j
  cross join unnest(array[

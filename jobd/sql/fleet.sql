@@ -98,8 +98,9 @@ select distinct on (q.name) q.name, q.keep from unnest($1::text[], $2::text[]) a
 on conflict (name) do update set keep = excluded.keep where queues.keep <> excluded.keep
 
 -- name: governing (queues)
--- Which of these queues have jobs under limits that count over all daemons, and whether any of those wait to run.
-select u.queue, w.waiting, w.keyed, coalesce(q.governed, false) or w.keyed or exists (select from jobd.tenants t where t.governed) as governed
+-- Which of these queues have jobs under limits that count over all daemons, whether any of those wait to run, and what each
+-- queue weighs.
+select u.queue, coalesce(q.weight, 1) as weight, w.waiting, w.keyed, coalesce(q.governed, false) or w.keyed or exists (select from jobd.tenants t where t.governed) as governed
   from unnest($1::text[]) as u (queue)
   left join jobd.queues q on q.name = u.queue
  cross join lateral (
@@ -110,15 +111,11 @@ select u.queue, w.waiting, w.keyed, coalesce(q.governed, false) or w.keyed or ex
 
 -- name: pause (queue, by)
 -- No daemon claims from this queue until it is resumed; what runs goes on.
-insert into jobd.queues (name, paused_at, paused_by) values ($1::text, clock_timestamp(), $2::text)
-on conflict (name) do update set paused_at = coalesce(queues.paused_at, excluded.paused_at),
-                                 paused_by = coalesce(queues.paused_by, excluded.paused_by)
-returning paused_at
+select jobd.pause_queue($1::text, $2::text) as paused_at
 
--- name: resume (queue)
--- The queue is claimed from again. No row: it was never heard of.
-update jobd.queues set paused_at = null, paused_by = null where name = $1::text
-returning jobd.wake(array[name])
+-- name: resume (queue, by)
+-- The queue is claimed from again. Not found: it was never heard of.
+select jobd.resume_queue($1::text, $2::text) as found
 
 -- name: probe (worker_id)
 -- A write, for readiness: a read would also succeed on a standby.

@@ -3,7 +3,7 @@
 -- in the files beside this one.
 -- A function whose arguments change gets a new signature; the old one stays for one release, and never do two
 -- signatures of a name both have defaults for all that differs. Every change, in any of these files, raises this number:
--- functions: 9
+-- functions: 10
 
 create or replace function jobd.uuid7() returns uuid
 language sql volatile parallel safe set search_path = pg_catalog
@@ -214,6 +214,9 @@ begin
 end
 $$;
 
+drop function if exists jobd.enqueue_many(text, jsonb[], text, timestamptz, interval, integer, text, text, interval, text, integer,
+                                          jsonb, interval, jsonb, timestamptz, uuid[]);
+
 create or replace function jobd.enqueue_many(
     kind            text,
     payloads        jsonb[],
@@ -233,7 +236,8 @@ create or replace function jobd.enqueue_many(
     ids             uuid[] default null,
     unique_keys     text[] default null,
     unique_for      text default 'unfinished',
-    on_conflict     text default 'keep'
+    on_conflict     text default 'keep',
+    concurrency_keys text[] default null
 ) returns setof uuid
 language plpgsql volatile
 as $$
@@ -255,6 +259,10 @@ begin
         raise exception 'enqueue_many got % ids for % payloads: give as many, or none', cardinality(ids), cardinality(payloads)
             using errcode = 'invalid_parameter_value';
     end if;
+    if cardinality(concurrency_keys) <> cardinality(payloads) then
+        raise exception 'enqueue_many got % concurrency_keys for % payloads: give as many, or none', cardinality(concurrency_keys), cardinality(payloads)
+            using errcode = 'invalid_parameter_value';
+    end if;
     if unique_for is distinct from 'unfinished' or on_conflict is distinct from 'keep' then
         span := jobd.unique_span(case when unique_keys is not null then '' end, unique_for, on_conflict);
     end if;
@@ -268,8 +276,9 @@ begin
             select array_agg(jobd.uuid7()) into all_ids from generate_series(1, cardinality(payloads));
         end if;
         for given in
-            select n.payload, n.unique_key, n.place
-              from unnest(enqueue_many.payloads, enqueue_many.unique_keys) with ordinality as n (payload, unique_key, place)
+            select n.payload, n.unique_key, n.concurrency_key, n.place
+              from unnest(enqueue_many.payloads, enqueue_many.unique_keys, enqueue_many.concurrency_keys) with ordinality
+                   as n (payload, unique_key, concurrency_key, place)
              order by n.unique_key collate "C", n.place
         loop
             perform jobd.check_job(enqueue_many.kind, enqueue_many.queue, enqueue_many.deadline_policy, given.unique_key,
@@ -278,8 +287,8 @@ begin
             all_ids[given.place] := (
                 select u.id
                   from jobd.enqueue_unique(enqueue_many.kind, given.payload, enqueue_many.queue, due, enqueue_many.priority,
-                                           enqueue_many.tenant_id, enqueue_many.use_case, given.unique_key, null,
-                                           enqueue_many.delay_tolerance, enqueue_many.deadline_policy,
+                                           enqueue_many.tenant_id, enqueue_many.use_case, given.unique_key,
+                                           given.concurrency_key, enqueue_many.delay_tolerance, enqueue_many.deadline_policy,
                                            enqueue_many.max_attempts, enqueue_many.backoff, enqueue_many.timeout,
                                            enqueue_many.headers,
                                            case when given.unique_key is null then 'unfinished' else unique_for end,
@@ -290,12 +299,14 @@ begin
     else
         return query
         insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at,
-                               delay_tolerance, deadline_policy, payload, max_attempts, backoff, timeout, headers, created_at)
+                               delay_tolerance, deadline_policy, payload, max_attempts, concurrency_key, backoff, timeout, headers,
+                               created_at)
         select coalesce(n.id, jobd.uuid7()), enqueue_many.queue, enqueue_many.kind, enqueue_many.tenant_id,
                enqueue_many.use_case, case when due > moment then 'scheduled' else 'ready' end, enqueue_many.priority, due,
                due + coalesce(enqueue_many.delay_tolerance, '0'), enqueue_many.delay_tolerance, enqueue_many.deadline_policy,
-               n.payload, enqueue_many.max_attempts, enqueue_many.backoff, enqueue_many.timeout, enqueue_many.headers, moment
-          from unnest(enqueue_many.ids, enqueue_many.payloads) as n (id, payload)
+               n.payload, enqueue_many.max_attempts, n.concurrency_key, enqueue_many.backoff, enqueue_many.timeout,
+               enqueue_many.headers, moment
+          from unnest(enqueue_many.ids, enqueue_many.payloads, enqueue_many.concurrency_keys) as n (id, payload, concurrency_key)
         returning id;
     end if;
     if due <= moment then

@@ -66,10 +66,10 @@ begin
     ), put as (
         insert into jobd.schedules as s
                (id, owner, expression, time_zone, dst, seconds, anchor, kind, payload, queue, priority, tenant_id, use_case,
-                delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, catch_up, cap, stagger,
+                concurrency_key, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, catch_up, cap, stagger,
                 misfire_grace, overlap, max_instances, jitter, starts_at, ends_at, max_runs, decided_until)
         select id, owner, expression, time_zone, dst, seconds, anchor, kind, coalesce(payload, 'null'), queue, priority, tenant_id, use_case,
-               delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, catch_up, cap, stagger,
+               concurrency_key, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, catch_up, cap, stagger,
                misfire_grace, overlap, max_instances, jitter, starts_at, ends_at, max_runs,
                greatest(least(moment, put_schedules.since), starts_at - interval '1 microsecond')
           from given order by id
@@ -77,7 +77,7 @@ begin
            set owner = case when excluded.owner = 'api' then s.owner else excluded.owner end, expression = excluded.expression, time_zone = excluded.time_zone, dst = excluded.dst,
                seconds = excluded.seconds, anchor = excluded.anchor, kind = excluded.kind, payload = excluded.payload,
                queue = excluded.queue, priority = excluded.priority, tenant_id = excluded.tenant_id,
-               use_case = excluded.use_case, delay_tolerance = excluded.delay_tolerance,
+               use_case = excluded.use_case, concurrency_key = excluded.concurrency_key, delay_tolerance = excluded.delay_tolerance,
                deadline_policy = excluded.deadline_policy, max_attempts = excluded.max_attempts, backoff = excluded.backoff,
                timeout = excluded.timeout, headers = excluded.headers, catch_up = excluded.catch_up, cap = excluded.cap,
                stagger = excluded.stagger, misfire_grace = excluded.misfire_grace, overlap = excluded.overlap,
@@ -109,6 +109,10 @@ begin
 end
 $$;
 
+drop function if exists jobd.add_schedule(text, text, text, jsonb, text, boolean, text, text, timestamptz, text, integer, text, text,
+                                          interval, text, integer, jsonb, interval, jsonb, text, integer, interval, interval,
+                                          text, integer, interval, timestamptz, timestamptz, integer);
+
 create or replace function jobd.add_schedule(
     id              text,
     expression      text,
@@ -138,7 +142,8 @@ create or replace function jobd.add_schedule(
     jitter          interval default '0',
     starts_at       timestamptz default null,
     ends_at         timestamptz default null,
-    max_runs        integer default null
+    max_runs        integer default null,
+    concurrency_key text default null
 ) returns void
 language plpgsql volatile
 as $$
@@ -169,6 +174,7 @@ begin
         'payload', add_schedule.payload, 'time_zone', add_schedule.time_zone, 'dst', add_schedule.dst,
         'seconds', add_schedule.seconds, 'anchor', add_schedule.anchor, 'queue', add_schedule.queue,
         'priority', add_schedule.priority, 'tenant_id', add_schedule.tenant_id, 'use_case', add_schedule.use_case,
+        'concurrency_key', add_schedule.concurrency_key,
         'delay_tolerance', add_schedule.delay_tolerance, 'deadline_policy', add_schedule.deadline_policy,
         'max_attempts', add_schedule.max_attempts, 'backoff', add_schedule.backoff, 'timeout', add_schedule.timeout,
         'headers', add_schedule.headers, 'catch_up', add_schedule.catch_up, 'cap', add_schedule.cap,
@@ -250,9 +256,9 @@ as $$
         select t.id, t.moment, t.moment, 'ran', 'triggered', t.open_jobs[cardinality(t.open_jobs)] from triggered t
         returning schedule_id, job_id
     ), made as (
-        insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at, delay_tolerance,
-                               deadline_policy, payload, max_attempts, backoff, timeout, headers, created_at)
-        select d.job_id, t.queue, t.kind, t.tenant_id, t.use_case, 'ready', t.priority, t.moment,
+        insert into jobd.jobs (id, queue, kind, tenant_id, use_case, concurrency_key, state, priority, run_at, deadline_at,
+                               delay_tolerance, deadline_policy, payload, max_attempts, backoff, timeout, headers, created_at)
+        select d.job_id, t.queue, t.kind, t.tenant_id, t.use_case, t.concurrency_key, 'ready', t.priority, t.moment,
                t.moment + coalesce(t.delay_tolerance, '0'), t.delay_tolerance, t.deadline_policy, t.payload, t.max_attempts,
                t.backoff, t.timeout,
                coalesce(t.headers, '{}')

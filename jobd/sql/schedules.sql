@@ -156,9 +156,9 @@ with lead as materialized (
     on conflict do nothing
     returning schedule_id, fire_at, job_id
 ), made as (
-    insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at, delay_tolerance,
-                           deadline_policy, payload, max_attempts, backoff, timeout, headers, created_at)
-    select r.job_id, s.queue, s.kind, s.tenant_id, s.use_case,
+    insert into jobd.jobs (id, queue, kind, tenant_id, use_case, concurrency_key, state, priority, run_at, deadline_at,
+                           delay_tolerance, deadline_policy, payload, max_attempts, backoff, timeout, headers, created_at)
+    select r.job_id, s.queue, s.kind, s.tenant_id, s.use_case, s.concurrency_key,
            case when r.run_at > t.moment then 'scheduled' else 'ready' end, s.priority, r.run_at,
            r.run_at + coalesce(s.delay_tolerance, '0'), s.delay_tolerance, s.deadline_policy, s.payload, s.max_attempts,
            s.backoff, s.timeout, coalesce(s.headers, '{}') || r.headers::jsonb, t.moment

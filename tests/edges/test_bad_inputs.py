@@ -20,6 +20,7 @@ from jobd import JobContext, Jobs
 from tests.edges import (
     bad_inputs,
     test_bad_inputs_commands,
+    test_bad_inputs_limits,
     test_bad_inputs_schedules,
     test_bad_inputs_stored,
 )
@@ -79,7 +80,7 @@ PAYLOADS: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
 OPTIONS: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
     "option-unknown": (option(prioritty=5), ("prioritty", "did you mean priority?")),
     "option-of-one-job": (
-        lambda jobs: jobs.enqueue_many("noop", [{}], concurrency_key="a"),  # type: ignore[call-arg]
+        lambda jobs: jobs.enqueue_many("noop", [{}], concurrency_key="a"),
         ("concurrency_key", "use enqueue"),
     ),
     "run-at-naive": (
@@ -322,6 +323,12 @@ async def test_it_is_refused_in_words_that_name_place_value_and_remedy(row: str,
 def test_every_row_of_the_page_is_shown_by_a_test_and_every_test_has_its_row():
     import tests.edges.test_bad_inputs as here
 
-    modules = (here, test_bad_inputs_schedules, test_bad_inputs_stored, test_bad_inputs_commands)
+    modules = (
+        here,
+        test_bad_inputs_limits,
+        test_bad_inputs_schedules,
+        test_bad_inputs_stored,
+        test_bad_inputs_commands,
+    )
     shown = [row for module in modules for row in bad_inputs.shown_in(module)]
     assert sorted(shown) == sorted(ROWS)

@@ -67,6 +67,23 @@ REFUSED = {
     "toml-queue-keep": toml(
         '[queues.pings]\nkeep = "none"', "queues.pings.keep in jobd.toml", "'none'", "'errors'"
     ),
+    "toml-rate": toml(
+        '[queues.mail]\nrate = "fast"', "queues.mail.rate in jobd.toml", "'fast'", 'write it like "10/s"'
+    ),
+    "toml-burst": toml(
+        "[queues.mail]\nburst = 5", "queues.mail.burst in jobd.toml", "5", "set queues.mail.rate"
+    ),
+    "toml-tenant-key": toml("[tenants.t1]\nmax_pendng = 5", "tenants.t1.max_pendng", "max_pending?"),
+    "quotas-json": Command(
+        "list",
+        ("ASYNC_JOBS_PER_TENANT_QUOTAS", "{tenant1: 100}", '{"tenant1": {"max_pending_jobs": 100}}'),
+        {"ASYNC_JOBS_PER_TENANT_QUOTAS": "{tenant1: 100}"},
+    ),
+    "quotas-value": Command(
+        "list",
+        ("ASYNC_JOBS_PER_TENANT_QUOTAS", "t1.max_pending", "'many'", "integer"),
+        {"ASYNC_JOBS_PER_TENANT_QUOTAS": '{"t1": {"max_pending_jobs": "many"}}'},
+    ),
     "toml-schedule-when": toml(
         '[[schedules]]\nid = "nightly"\nwhen = "30 25 * * *"\nkind = "report"',
         *("schedules[0].when in jobd.toml", "'30 25 * * *'", "hour '25'", "0 to 23", "'nightly'"),
@@ -138,6 +155,9 @@ REFUSED = {
     "command-schedule-json": Command("schedules add s @daily noop {'n':1}", ("line 1 column 2", "JSON")),
     "command-schedule-zone": Command("schedules preview @daily --tz Berlin", ("tz", "'Berlin'", "IANA")),
     "command-schedule-kind": Command("schedules add s @daily no/op", ("kind", "'no/op'", "A-Z a-z 0-9")),
+    "command-limit": Command("queues set mail --max-running ten", ("--max-running", "'ten'", "whole number")),
+    "command-limit-rate": Command("queues set mail --rate 100/month", ("--rate", "'100/month'", '"100/m"')),
+    "command-limit-nothing": Command("queues set mail", ("limits", "--help")),
     "schedule-unknown": Command("schedules pause nightli", ("'nightli'", "jobd schedules list")),
     "queue-unknown": Command("queues resume imags", ("'imags'", "jobd queues list")),
 }

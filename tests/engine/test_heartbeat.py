@@ -35,10 +35,12 @@ class Body:
         self.stopped_all: list[Stop] = []
         self.lapses: list[float] = []
         self.confirmed = 0
+        self.declared = 0
         self.running = True
         self.heartbeat = Heartbeat(
             Store(self.link),
             Fleet(self.link),
+            declare=self._on_declare,
             process=Registration(
                 worker_id=self.lease.worker_id, host="here", pid=1, version="0", queues=("default",),
                 kinds=("noop",), roles=("worker",), concurrency=5, keeps=("all",),
@@ -54,6 +56,9 @@ class Body:
             on_confirmed=self._on_confirmed,
             on_lapse=lambda: self.lapses.append(time.monotonic()),
         )  # fmt: skip
+
+    async def _on_declare(self) -> None:
+        self.declared += 1
 
     def _on_confirmed(self) -> None:
         self.confirmed += 1

@@ -50,6 +50,7 @@ class Ears:
         self.work = 0
         self.cancels: list[UUID] = []
         self.schedules = 0
+        self.limits = 0
 
         def make_listener(heard: Callable[[str, str], None]) -> Listener:
             return Listener(database, heard, fleet=Fleet(self._link))
@@ -60,12 +61,16 @@ class Ears:
         def on_schedules() -> None:
             self.schedules += 1
 
+        def on_limits() -> None:
+            self.limits += 1
+
         self.notifier = Notifier(
             make_listener,
             queues=queues,
             on_work=on_work,
             on_cancel=self.cancels.append,
             on_schedules=on_schedules,
+            on_limits=on_limits,
             events=self.events,
             rng=random.Random(3),
         )
@@ -96,6 +101,7 @@ async def test_it_looks_for_work_once_it_listens_and_passes_on_what_concerns_it(
         ("jobd_cancel", "no uuid"),
         ("jobd_other", "mine"),
         ("jobd_schedules", ""),
+        ("jobd_limits", ""),
         ("jobd_cancel", str(job_id)),
     ]:
         await query(link, "select pg_notify($1::text, $2::text)", channel, payload)
@@ -104,7 +110,7 @@ async def test_it_looks_for_work_once_it_listens_and_passes_on_what_concerns_it(
         return bool(ears.cancels)
 
     await eventually(heard)
-    assert (ears.work, ears.cancels, ears.schedules) == (2, [job_id], 2)
+    assert (ears.work, ears.cancels, ears.schedules, ears.limits) == (2, [job_id], 2, 1)
     await listening.__aexit__(None, None, None)
 
 

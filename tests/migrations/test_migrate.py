@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (9, "4b67885c3b7898f4")
+FUNCTIONS = (10, "9bce91fea362eea9")
 
 
 if TYPE_CHECKING:

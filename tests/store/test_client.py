@@ -116,7 +116,7 @@ async def test_options_are_checked_before_anything_is_sent(client: Client, door:
     with pytest.raises(TypeError, match=r"enqueue\(\) got an unexpected keyword argument 'quue'"):
         await client.enqueue("noop", quue="x")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"'concurrency_key' \(it belongs to one job: use enqueue\)"):
-        await client.enqueue_many("noop", [{}], concurrency_key="k")  # type: ignore[call-arg]
+        await client.enqueue_many("noop", [{}], concurrency_key="k")
     assert await count(door) == 0
 
 

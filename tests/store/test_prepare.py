@@ -6,9 +6,9 @@ import asyncpg
 
 from jobd import sql
 
-FILES = ("lifecycle", "sweep", "bulk", "fleet", "reading")
+FILES = ("lifecycle", "sweep", "bulk", "fleet", "quotas", "reading", "schedules")
 # COPY cannot be prepared; test_bulk executes it.
-UTILITIES = {"copy"}
+UTILITIES = {"copy", "copy_keyed"}
 
 
 async def test_every_block_prepares_with_the_parameters_its_header_names(direct_database_url: str):

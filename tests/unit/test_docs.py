@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from jobd.cli.verbs import QUEUE_VERBS, SCHEDULE_VERBS, VERBS
+from jobd.cli.verbs import (
+    KIND_VERBS,
+    QUEUE_VERBS,
+    SCHEDULE_VERBS,
+    TENANT_VERBS,
+    USE_CASE_VERBS,
+    VERBS,
+)
 from jobd.lifecycle import OUTCOMES
 from jobd.options import EnqueueOptions, JobOptions
 from jobd.setting_fields import Settings, SmtpSettings
@@ -86,7 +93,7 @@ def test_every_variable_that_a_page_names_is_read(page: Path):
     known = {f"JOBD_{name.upper()}" for name in Settings.model_fields}
     known |= {f"JOBD_SMTP__{name.upper()}" for name in SmtpSettings.model_fields} | OTHER_VARIABLES
     for name in re.findall(r"\bJOBD_[A-Z_]*[A-Z]", page.read_text(encoding="utf-8")):
-        assert name in known or name.startswith("JOBD_QUEUES__"), f"{name} is no setting"
+        assert name in known or name.startswith(("JOBD_QUEUES__", "JOBD_TENANTS__")), f"{name} is no setting"
 
 
 def test_every_guarantee_names_a_test():
@@ -114,7 +121,13 @@ def test_the_verbs_of_the_command_line_are_all_explained():
     verbs: set[tuple[str, ...]] = {
         (function.__name__.rstrip("_"),) for panel in VERBS.values() for function in panel
     }
-    for group, functions in (("queues", QUEUE_VERBS), ("schedules", SCHEDULE_VERBS)):
+    for group, functions in (
+        ("queues", QUEUE_VERBS),
+        ("tenants", TENANT_VERBS),
+        ("kinds", KIND_VERBS),
+        ("use-cases", USE_CASE_VERBS),
+        ("schedules", SCHEDULE_VERBS),
+    ):
         verbs |= {(group, function.__name__.rstrip("_")) for function in functions}
     assert {words for words in explained if words != ("ID...",)} == verbs
 

@@ -15,6 +15,7 @@ from jobd.errors import (
     ClaimLost,
     ConfigError,
     DatabaseUnavailable,
+    DrainTimeout,
     IdTaken,
     JobdError,
     JobNotFound,
@@ -51,6 +52,11 @@ EXAMPLES = [
     (IdTaken(ID), f"id {ID} belongs to a job of another kind or tenant"),
     (ClaimLost(ID, 3), f"claim 3 of job {ID} is lost"),
     (WaitTimeout(ID, 1.5, "running"), f"job {ID} is still running after 1.5 s"),
+    (
+        DrainTimeout("mail", 5.0, 3, paused=True),
+        "queue 'mail' is not drained after 5 s: 3 of its jobs run still; it stays paused: wait again, or "
+        "`jobd queues resume mail`",
+    ),
     (CallTimeout("enqueue", 5.0), "enqueue did not end within 5 s (setting call_timeout)"),
     (DatabaseUnavailable("gone"), "the database cannot be used now: gone"),
     (DatabaseUnavailable("no such role", permanent=True), "the database cannot be used: no such role"),

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
 from jobd.engine.rooms import Rooms
 
 
@@ -74,3 +79,72 @@ def test_a_queue_that_filled_its_room_may_hold_more():
     rooms.learn({"a": 5}, {"a": 5})
     assert rooms.hungry
     assert not rooms.unseen(plenty)
+
+
+def weighing(**weights: int) -> Rooms:
+    rooms = Rooms(list(weights))
+    rooms.weights = weights
+    return rooms
+
+
+def test_free_slots_are_shared_by_weight():
+    assert weighing(a=3, b=1).share(100, plenty) == {"a": 75, "b": 25}
+
+
+def test_what_a_heavy_queue_has_no_room_for_goes_to_the_others_by_weight():
+    shares = weighing(a=7, b=2, c=1).share(100, {"a": 10, "b": 1000, "c": 1000}.__getitem__)
+    assert shares == {"a": 10, "b": 60, "c": 30}
+
+
+def test_few_slots_go_around_by_weight():
+    rooms = weighing(a=9, b=1)
+    asked: Counter[str] = Counter()
+    for _ in range(100):
+        shares = rooms.share(1, plenty)
+        asked.update(shares)
+        rooms.learn(shares, shares)
+        rooms.forget()
+    assert asked == {"a": 90, "b": 10}
+
+
+def test_what_does_not_come_out_even_is_made_up_for():
+    rooms = weighing(a=2, b=1)
+    asked: Counter[str] = Counter()
+    for _ in range(60):
+        shares = rooms.share(2, plenty)
+        assert sum(shares.values()) == 2
+        asked.update(shares)
+        rooms.learn(shares, shares)
+        rooms.forget()
+    assert asked == {"a": 80, "b": 40}
+
+
+def test_a_light_queue_that_wakes_up_is_next_and_takes_no_more_than_a_turn():
+    rooms = weighing(bulk=1000, mail=1)
+    for _ in range(100):
+        shares = rooms.share(50, plenty)
+        rooms.learn(shares, {"bulk": shares.get("bulk", 0)})
+    asked = []
+    rooms.forget()
+    for _ in range(20):
+        (queue,) = rooms.share(1, plenty)
+        asked.append(queue)
+        rooms.learn({queue: 1}, {queue: 1})
+    assert asked[0] == "mail"
+    assert asked.count("mail") <= 2
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from("abcdef"), st.tuples(st.integers(1, 1000), st.integers(0, 50)), min_size=1
+    ),
+    st.lists(st.integers(0, 120), min_size=1, max_size=8),
+)
+def test_nothing_that_is_free_and_has_room_is_left_over(queues: dict[str, tuple[int, int]], frees: list[int]):
+    rooms = weighing(**{queue: weight for queue, (weight, _) in queues.items()})
+    room = {queue: room for queue, (_, room) in queues.items()}
+    for free in frees:
+        shares = rooms.share(free, room.__getitem__)
+        assert all(0 < asked <= room[queue] for queue, asked in shares.items())
+        assert sum(shares.values()) == min(free, sum(room.values()))
+        rooms.learn(shares, shares)

@@ -18,6 +18,8 @@ from jobd.settings import (
     QueueSettings,
     Settings,
     SmtpSettings,
+    TenantSettings,
+    UseCaseSettings,
     explain,
     find_problems,
     load_settings,
@@ -395,6 +397,8 @@ def test_the_example_file_documents_every_setting_once() -> None:
     assert set(example) == set(Settings.model_fields)
     assert set(example["smtp"]) == set(SmtpSettings.model_fields)
     assert set(example["queues"]["images"]) == set(QueueSettings.model_fields)
+    assert set(example["tenants"]["t1"]) == set(TenantSettings.model_fields)
+    assert set(example["use_cases"]["labels"]) == set(UseCaseSettings.model_fields)
     assert find_problems(**example) == []
 
 
@@ -406,3 +410,108 @@ def test_pydantic_settings_is_imported_by_the_settings_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_limits_of_queues_tenants_and_use_cases_come_from_the_file(folder: Path) -> None:
+    (folder / "jobd.toml").write_text(
+        '[queues.mail]\nmax_running = 10\nrate = "60/60s"\nburst = 5\nfair = true\nweight = 2\n'
+        '[tenants."acme corp"]\nmax_pending = 100\non_full = "shed"\nexact = false\n'
+        "[use_cases.labels]\nmax_running = 3\n"
+    )
+    settings = load_settings()
+    mail, acme = settings.queues["mail"], settings.tenants["acme corp"]
+    assert (mail.max_running, mail.rate, mail.burst, mail.fair, mail.weight) == (10, "60/m", 5, True, 2)
+    assert (acme.max_pending, acme.on_full, acme.exact, acme.max_running) == (100, "shed", False, None)
+    assert settings.use_cases["labels"].max_running == 3
+    assert source_of(settings, "queues.mail.max_running") == "jobd.toml"
+    assert source_of(settings, "tenants.acme corp.max_pending") == "jobd.toml"
+
+
+def test_quotas_of_tenants_come_from_the_environment_in_either_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "ASYNC_JOBS_PER_TENANT_QUOTAS",
+        '{"tenant1": {"max_pending_jobs": 100}, "T2": {"max_pending_jobs": 5}}',
+    )
+    settings = load_settings()
+    assert {id: said.max_pending for id, said in settings.tenants.items()} == {"tenant1": 100, "T2": 5}
+    assert source_of(settings, "tenants.tenant1.max_pending") == "environment"
+    monkeypatch.setenv("JOBD_TENANTS", '{"tenant1": {"max_pending_jobs": 7}, "t3": {"max_running": 1}}')
+    settings = load_settings()
+    assert {id: said.max_pending for id, said in settings.tenants.items()} == {
+        "tenant1": 7,
+        "T2": 5,
+        "t3": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    [
+        (
+            "ASYNC_JOBS_PER_TENANT_QUOTAS",
+            "{",
+            "ASYNC_JOBS_PER_TENANT_QUOTAS = '{': is no JSON object; write it like {\"tenant1\"",
+        ),
+        ("ASYNC_JOBS_PER_TENANT_QUOTAS", "[]", "ASYNC_JOBS_PER_TENANT_QUOTAS = '[]': is no JSON object"),
+        (
+            "ASYNC_JOBS_PER_TENANT_QUOTAS",
+            '{"t1": {"max_pending_jobs": "many"}}',
+            "t1.max_pending in ASYNC_JOBS_PER_TENANT_QUOTAS = 'many': must be a valid integer",
+        ),
+        (
+            "ASYNC_JOBS_PER_TENANT_QUOTAS",
+            '{"t1": {"max_jobs": 1}}',
+            "t1.max_jobs in ASYNC_JOBS_PER_TENANT_QUOTAS = '***': is not a setting; there are max_pending",
+        ),
+        (
+            "ASYNC_JOBS_PER_TENANT_QUOTAS",
+            '{"t1": 5}',
+            "t1 in ASYNC_JOBS_PER_TENANT_QUOTAS = 5: must be a valid dictionary",
+        ),
+        (
+            "JOBD_TENANTS",
+            "{",
+            'JOBD_TENANTS = \'***\': is not JSON; write it like {"t1": {"max_pending": 100}}',
+        ),
+        (
+            "JOBD_TENANTS__T1__MAX_PENDING",
+            "-1",
+            "JOBD_TENANTS__T1__MAX_PENDING = '-1': must be greater than or equal to 0",
+        ),
+    ],
+)
+def test_bad_quotas_are_refused_by_the_name_of_their_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, message: str
+) -> None:
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[queues.a]\nrate = "fast"', "queues.a.rate in jobd.toml = 'fast': is not a rate; write it like"),
+        (
+            "[queues.a]\nburst = 5",
+            "queues.a.burst in jobd.toml = 5: belongs to a rate; set queues.a.rate, too",
+        ),
+        ("[queues.a]\nweight = 0", "queues.a.weight in jobd.toml = 0: must be greater than or equal to 1"),
+        ("[queues.a]\nfair = 'yes'", "queues.a.fair in jobd.toml = 'yes': must be on or off"),
+        ("[queues.a]\nmax_runing = 1", "is not a setting; did you mean queues.a.max_running?"),
+        (
+            "[tenants.a]\non_full = 'drop'",
+            "tenants.a.on_full in jobd.toml = 'drop': must be 'refuse', 'shed' or 'delay'",
+        ),
+        ("[tenants.a]\nmax_pendng = 1", "is not a setting; did you mean tenants.a.max_pending?"),
+        ("[tenants.'']", "tenants in jobd.toml = '': must be a text of 1 to 255 bytes"),
+        (
+            "[use_cases.a]\nmax_running = 'x'",
+            "use_cases.a.max_running in jobd.toml = 'x': must be a valid integer",
+        ),
+    ],
+)
+def test_bad_limits_are_refused_by_name(folder: Path, text: str, message: str) -> None:
+    (folder / "jobd.toml").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_settings()

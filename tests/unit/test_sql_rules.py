@@ -16,6 +16,7 @@ from jobd.bulk import Copying
 from jobd.fleet import Fleet, Registration
 from jobd.job import Claimed, FinishedRun, JobState, NewJob
 from jobd.lifecycle import MOVES
+from jobd.quotas import Quotas
 from jobd.reader import Reader
 from jobd.sql import Block
 from jobd.store import Store
@@ -28,6 +29,7 @@ OWNERS = {
     "sweep": Sweeps,
     "bulk": Copying,
     "fleet": Fleet,
+    "quotas": Quotas,
     "reading": Reader,
     "schedules": Timetable,
 }
@@ -78,7 +80,7 @@ def test_the_moves_are_the_blocks_that_write_state_in_the_order_of_a_jobs_life()
     moving = [name for name, block in BLOCKS.items() if "->" in contract(block)]
     elsewhere = {*sql.blocks("bulk"), *sql.blocks("schedules")}
     in_lifecycle = [name for name in MOVES if name not in elsewhere]
-    assert moving == [*in_lifecycle, "copy", "trigger", "fire"]
+    assert moving == [*in_lifecycle, "copy", "copy_keyed", "trigger", "fire"]
     writing = {
         name
         for name, block in BLOCKS.items()

@@ -1,0 +1,70 @@
+"""Verbs about what holds for each concurrency key of a kind: kinds list, set."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobd.cli.limits import ask, plain, rate_text, said
+from jobd.cli.options import AsJson, DatabaseUrl
+from jobd.cli.output import print_fields, print_json, print_table
+from jobd.cli.queues import who
+
+
+def list_(as_json: AsJson = False, database_url: DatabaseUrl = None) -> None:
+    """List the kinds with limits of each key, and how many of their jobs run.
+
+    \b
+    Example:
+      jobd kinds list
+    """
+    rows = ask(lambda quotas: quotas.kinds(), database_url)
+    if as_json:
+        print_json([plain(row) for row in rows])
+        return
+    print_table(
+        ["kind", "of a key", "rate of a key", "running", "keys", "changed by"],
+        [
+            (
+                row.name,
+                "one by one, in order" if row.ordered else f"{row.key_limit} at once",
+                *(rate_text(row.key_rate, row.key_burst), row.running, row.keys, row.changed_by or ""),
+            )
+            for row in rows
+        ],
+        folding=("kind", "changed by"),
+        empty="of no kind anything is said: jobs of one key run one at a time",
+    )
+
+
+def set_(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="The kind of job.")],
+    key_limit: Annotated[
+        str | None,
+        typer.Option("--key-limit", metavar="N|none", help="So many jobs of a key at once; none is 1."),
+    ] = None,
+    ordered: Annotated[
+        bool | None, typer.Option("--ordered/--unordered", help="One by one, in the order of their enqueues.")
+    ] = None,
+    key_rate: Annotated[
+        str | None,
+        typer.Option("--key-rate", metavar="RATE|none", help="So many of a key may start, like 10/s."),
+    ] = None,
+    key_burst: Annotated[
+        str | None, typer.Option("--key-burst", metavar="N|none", help="So many of the rate at once.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Set limits of each key of a kind; those that are not named stay as they are.
+
+    \b
+    Example:
+      jobd kinds set sync --key-limit 3 --key-rate 10/s
+    """
+    from jobd.limits import set_kind
+
+    limits = said(key_limit=key_limit, ordered=ordered, key_rate=key_rate, key_burst=key_burst)
+    ask(lambda quotas: set_kind(quotas, kind, limits, by=who()), database_url)
+    (row,) = ask(lambda quotas: quotas.kinds(kind), database_url)
+    print_fields(plain(row).items())

@@ -1,0 +1,93 @@
+"""What the verbs that set limits share: options where `none` takes a limit away, and how limits are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from jobd.cli.session import call
+from jobd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jobd.door import Link
+    from jobd.quotas import Quotas
+
+Answer = TypeVar("Answer")
+
+NUMBERS = ("max_running", "max_pending", "burst", "weight", "key_limit", "key_burst")
+
+MaxRunning = Annotated[
+    str | None,
+    typer.Option("--max-running", metavar="N|none", help="So many jobs at once, over all daemons."),
+]
+RateText = Annotated[
+    str | None,
+    typer.Option("--rate", metavar="RATE|none", help="So many may start, like 10/s, 100/m or 5/2h."),
+]
+Burst = Annotated[
+    str | None, typer.Option("--burst", metavar="N|none", help="So many of the rate at once, after a pause.")
+]
+
+
+def said(**options: Any) -> dict[str, Any]:
+    """The limits that were named; `none` is None. Raises ConfigError for what is no number."""
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is None:
+            continue
+        if value == "none":
+            found[name] = None
+        elif name in NUMBERS:
+            try:
+                found[name] = int(value)
+            except ValueError:
+                raise ConfigError(option(name), value, "must be a whole number, or none") from None
+        else:
+            found[name] = value
+    return found
+
+
+def option(name: str) -> str:
+    """How the option of a limit is typed."""
+    return f"--{name.replace('_', '-')}"
+
+
+def ask(work: Callable[[Quotas], Awaitable[Answer]], database_url: str | None) -> Answer:
+    """Run `work` on the limits; what it refuses is named as it was typed."""
+    from jobd.quotas import Quotas
+
+    async def asked(link: Link) -> Answer:
+        return await work(Quotas(link))
+
+    try:
+        return call(asked, database_url=database_url)
+    except ConfigError as error:
+        if error.setting == "limits":
+            raise ConfigError("limits", None, "leave nothing to set; see the verb's --help") from error
+        if error.setting in NUMBERS or error.setting.endswith("rate"):
+            raise ConfigError(option(error.setting), error.value, error.remedy) from error
+        raise
+
+
+def plain(limits: Any) -> dict[str, Any]:
+    """A row as JSON has it, with rates as people write them."""
+    row = {field.name: getattr(limits, field.name) for field in fields(limits)}
+    for name in ("rate", "key_rate"):
+        if row.get(name) is not None:
+            row[name] = str(row[name])
+    return row
+
+
+def of(running: int, limit: int | None) -> str:
+    """How many run, and of how many that may."""
+    return str(running) if limit is None else f"{running} of {limit}"
+
+
+def rate_text(rate: object, burst: int | None) -> str:
+    """A rate with its burst; empty without."""
+    if rate is None:
+        return ""
+    return str(rate) if burst is None else f"{rate}, {burst} at once"
