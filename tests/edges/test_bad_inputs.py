@@ -80,8 +80,8 @@ PAYLOADS: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
 OPTIONS: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
     "option-unknown": (option(prioritty=5), ("prioritty", "did you mean priority?")),
     "option-of-one-job": (
-        lambda jobs: jobs.enqueue_many("noop", [{}], concurrency_key="a"),
-        ("concurrency_key", "use enqueue"),
+        lambda jobs: jobs.enqueue_many("noop", [{}], id="0192f0c1-22e5-7d3c-8a54-5f1f3a1f9f10"),  # type: ignore[call-arg]
+        ("'id'", "use enqueue"),
     ),
     "run-at-naive": (
         option(run_at=datetime(2030, 1, 1)),

@@ -115,8 +115,8 @@ async def test_options_are_checked_before_anything_is_sent(client: Client, door:
         await client.enqueue("noop", run_at=datetime(2031, 1, 1))
     with pytest.raises(TypeError, match=r"enqueue\(\) got an unexpected keyword argument 'quue'"):
         await client.enqueue("noop", quue="x")  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match=r"'concurrency_key' \(it belongs to one job: use enqueue\)"):
-        await client.enqueue_many("noop", [{}], concurrency_key="k")
+    with pytest.raises(TypeError, match=r"'id' \(it belongs to one job: use enqueue\)"):
+        await client.enqueue_many("noop", [{}], id=uuid7())  # type: ignore[call-arg]
     assert await count(door) == 0
 
 
