@@ -89,8 +89,8 @@ class Client:
         On the caller's `connection` the job is visible to workers once the caller commits, and never
         if they roll back; without an open transaction, at once. What jobd refuses (ConfigError, HandlerError,
         PayloadError) it refuses before a statement is sent. IdTaken, possible with `id` only, leaves the
-        transaction usable; after any other error there, their driver's own or CallTimeout, the caller has
-        to roll back.
+        transaction usable, and so does TenantFull, but with a unique key; after any other error there, their
+        driver's own or CallTimeout, the caller has to roll back.
         """
         known_options("enqueue", options, EnqueueOptions)
         name, handler = self.handler_of(kind)
@@ -102,16 +102,19 @@ class Client:
             **self._defaults(handler, options),
         )
         door = self.door_to(connection)
-        if given is None and job.unique_key is None:
+        plain = given is None and job.unique_key is None
+        if plain and job.tenant_id is None:
             await Store(door).enqueue_new(job)
             enqueued = Enqueued(job.id, True)
-        elif given is not None and connection is not None:
+        elif plain and await Store(door).enqueue_of_tenant(job):
+            enqueued = Enqueued(job.id, True)
+        elif (plain or given is not None) and connection is not None:
             # A refusal would abort the caller's transaction; a savepoint costs two round trips.
             async with door.all_or_nothing() as unit:
                 enqueued = await Store(unit).enqueue(job)
         else:
             enqueued = await Store(door).enqueue(job)
-        if enqueued.created:
+        if enqueued.created and not enqueued.shed:
             self._events.emit(JobEnqueued(name, job.queue))
         return enqueued
 
@@ -129,6 +132,7 @@ class Client:
         memory; the database may take `call_timeout` for each portion, and the payloads as long as they
         like. On the caller's `connection` they stand in a savepoint: where one is refused, the transaction
         is as it was. A lost answer to the last step, the COMMIT, leaves unknown whether the jobs are there.
+        Raises TenantFull where not all of them may wait.
         """
         known_options("enqueue_many", options, JobOptions)
         name, handler = self.handler_of(kind)

@@ -106,10 +106,14 @@ class NewJob(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """The answer to an enqueue. `created` is False when an existing job already stood for it."""
+    """The answer to an enqueue. `created` is False when an existing job already stood for it.
+
+    `shed` is True when its tenant had no room for it and sheds what is too much: the job is `dead`, unrun.
+    """
 
     id: UUID
     created: bool
+    shed: bool = False
 
     @property
     def duplicate(self) -> bool:

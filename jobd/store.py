@@ -35,7 +35,7 @@ class Store:
     async def enqueue(self, job: NewJob, *, now: datetime | None = None) -> Enqueued:
         """Put one job into the queue; see `jobd.enqueue` in sql/functions.sql.
 
-        Repeating it with the same id is safe. Raises IdTaken.
+        Repeating it with the same id is safe. Raises IdTaken, TenantFull.
         """
         try:
             (row,) = await self.door.fetch(BLOCKS["enqueue"], *enqueue_arguments(job, now=now))
@@ -43,21 +43,26 @@ class Store:
             if refusal.constraint == "jobs_pkey":
                 raise IdTaken(job.id) from refusal
             raise
-        return Enqueued(row["id"], row["created"])
+        return Enqueued(row["id"], row["created"], row["shed"])
 
     async def enqueue_new(self, job: NewJob, *, now: datetime | None = None) -> None:
-        """Put a job without a unique key, whose id was made for this call, into the queue."""
-        await self.door.fetch(
-            BLOCKS["enqueue_new"],
-            job.kind, job.payload, job.queue, job.run_at, job.delay, job.priority, job.tenant_id,
-            job.use_case, job.concurrency_key, job.delay_tolerance, job.deadline_policy, job.max_attempts,
-            job.backoff, job.timeout, job.headers, now, str(job.id),
-        )  # fmt: skip
+        """Put a job of no tenant, without a unique key, whose id was made for this call, into the queue."""
+        await self.door.fetch(BLOCKS["enqueue_new"], *_enqueue_new_arguments(job, now=now))
+
+    async def enqueue_of_tenant(self, job: NewJob, *, now: datetime | None = None) -> bool:
+        """As `enqueue_new`, for a job of a tenant.
+
+        False, and nothing was done: its tenant has no room, and `enqueue` knows what that means.
+        """
+        return bool(await self.door.fetch(BLOCKS["enqueue_of_tenant"], *_enqueue_new_arguments(job, now=now)))
 
     async def enqueue_many(
         self, job: NewJob, *, ids: Sequence[UUID], payloads: Sequence[str], now: datetime | None = None
     ) -> int:
-        """Put one job a payload into the queue; all but id and payload is taken from `job`."""
+        """Put one job a payload into the queue; all but id and payload is taken from `job`.
+
+        Raises TenantFull.
+        """
         rows = await self.door.fetch(
             BLOCKS["enqueue_many"], *enqueue_many_arguments(job, ids=ids, payloads=payloads, now=now)
         )
@@ -317,6 +322,14 @@ def enqueue_many_arguments(
         job.kind, list(payloads), job.queue, job.run_at, job.delay, job.priority, job.tenant_id, job.use_case,
         job.delay_tolerance, job.deadline_policy, job.max_attempts, job.backoff, job.timeout, job.headers,
         now, ids.texts() if isinstance(ids, IdSequence) else [str(id) for id in ids],
+    )  # fmt: skip
+
+
+def _enqueue_new_arguments(job: NewJob, *, now: datetime | None) -> tuple[Any, ...]:
+    return (
+        job.kind, job.payload, job.queue, job.run_at, job.delay, job.priority, job.tenant_id, job.use_case,
+        job.concurrency_key, job.delay_tolerance, job.deadline_policy, job.max_attempts, job.backoff,
+        job.timeout, job.headers, now, str(job.id),
     )  # fmt: skip
 
 

@@ -119,10 +119,12 @@ def _run(
             answer = await jobs.enqueue(kind, payload, **options)
             if answer.duplicate:
                 note(f"nothing new: job {answer.id} stands for it already")
+            if answer.shed:
+                note(f"tenant {options['tenant_id']!r} has no room: job {answer.id} is dead, and never ran")
             if not as_json:
                 typer.echo(str(answer.id))
             elif not wait:
-                print_json({"id": answer.id, "created": answer.created})
+                print_json({"id": answer.id, "created": answer.created, "shed": answer.shed})
             return await jobs.wait(answer.id, timeout=patience) if wait else None
 
     return asyncio.run(work())

@@ -25,7 +25,7 @@ class Block:
 
 
 # The files of whole functions.
-FUNCTIONS = ("functions", "functions_schedules", "functions_limits")
+FUNCTIONS = ("functions", "functions_admission", "functions_schedules", "functions_limits")
 
 
 def functions() -> str:

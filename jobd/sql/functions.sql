@@ -3,7 +3,7 @@
 -- in the files beside this one.
 -- A function whose arguments change gets a new signature; the old one stays for one release, and never do two
 -- signatures of a name both have defaults for all that differs. Every change, in any of these files, raises this number:
--- functions: 7
+-- functions: 8
 
 create or replace function jobd.uuid7() returns uuid
 language sql volatile parallel safe set search_path = pg_catalog
@@ -114,6 +114,17 @@ $$;
 drop function if exists jobd.enqueue(text, jsonb, text, timestamptz, interval, integer, text, text, text, text, interval,
                                      text, integer, jsonb, interval, jsonb, timestamptz, boolean, uuid);
 
+-- A result that grew needs the function made anew, once.
+do $$
+begin
+    if exists (select from pg_proc p where p.pronamespace = 'jobd'::regnamespace and p.proname = 'enqueue'
+                                       and not 'shed' = any (p.proargnames)) then
+        drop function if exists jobd.enqueue(text, jsonb, text, timestamptz, interval, integer, text, text, text, text, interval,
+                                             text, integer, jsonb, interval, jsonb, timestamptz, uuid);
+    end if;
+end
+$$;
+
 create or replace function jobd.enqueue(
     kind            text,
     payload         jsonb default '{}',
@@ -133,14 +144,17 @@ create or replace function jobd.enqueue(
     headers         jsonb default null,
     now             timestamptz default null,
     inout id        uuid default null,
-    out created     boolean
+    out created     boolean,
+    out shed        boolean
 )
 language plpgsql volatile
 as $$
 -- Put one job into the queue. `created` is false when job `id` already stood for it: the same id
--- was enqueued before (also if it finished since), or an unfinished job holds the unique key.
+-- was enqueued before (also if it finished since), or an unfinished job holds the unique key. `shed` is true when
+-- the tenant had no room for it and it ended at once, `dead`; see jobd.turn_away.
 #variable_conflict use_column
 declare
+    surplus  integer := 0;
     moment   timestamptz := coalesce(enqueue.now, pg_catalog.now());
     due      timestamptz := coalesce(enqueue.run_at, coalesce(enqueue.now, pg_catalog.now()) + coalesce(enqueue.delay, '0'));
     repeated boolean := enqueue.id is not null;
@@ -150,6 +164,11 @@ begin
                            enqueue.tenant_id, enqueue.delay_tolerance, enqueue.timeout, enqueue.headers,
                            enqueue.payload);
     id := coalesce(enqueue.id, jobd.uuid7());
+    shed := false;
+    if tenant_id is not null then
+        -- Before the insert, which may wait for a key that somebody holds who waits for this lock.
+        surplus := jobd.admit(enqueue.tenant_id);
+    end if;
     loop
         insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at,
                                delay_tolerance, deadline_policy, payload, max_attempts, unique_key,
@@ -195,6 +214,9 @@ begin
         end if;
         -- Whoever stood in the way finished between the insert and the look: try again.
     end loop;
+    if surplus > 0 then
+        shed := jobd.turn_away(enqueue.tenant_id, array[enqueue.id], true, enqueue.now);
+    end if;
     -- As in jobd.wake, whose call would cost as much as the insert.
     if due <= moment and exists (select from jobd.workers w
                                   where w.sleeping_until > clock_timestamp() and w.lease_until > clock_timestamp()
@@ -224,9 +246,11 @@ create or replace function jobd.enqueue_many(
 ) returns setof uuid
 language plpgsql volatile
 as $$
--- Put one job a payload into the queue, all or none; returns their ids in the order of the payloads.
+-- Put one job a payload into the queue, all or none; returns their ids in the order of the payloads. Those for which
+-- the tenant has no room are the last ones; see jobd.turn_away.
 #variable_conflict use_column
 declare
+    surplus integer := 0;
     moment timestamptz := coalesce(enqueue_many.now, pg_catalog.now());
     due    timestamptz := coalesce(enqueue_many.run_at, coalesce(enqueue_many.now, pg_catalog.now()) + coalesce(enqueue_many.delay, '0'));
 begin
@@ -237,6 +261,12 @@ begin
         raise exception 'enqueue_many got % ids for % payloads: give as many, or none', cardinality(ids), cardinality(payloads)
             using errcode = 'invalid_parameter_value';
     end if;
+    if enqueue_many.tenant_id is not null and cardinality(payloads) > 0 then
+        surplus := jobd.admit(enqueue_many.tenant_id, cardinality(payloads));
+        if surplus > 0 and ids is null then
+            ids := array(select jobd.uuid7() from unnest(payloads));
+        end if;
+    end if;
     return query
     insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at,
                            delay_tolerance, deadline_policy, payload, max_attempts, backoff, timeout, headers, created_at)
@@ -246,6 +276,9 @@ begin
            n.payload, enqueue_many.max_attempts, enqueue_many.backoff, enqueue_many.timeout, enqueue_many.headers, moment
       from unnest(enqueue_many.ids, enqueue_many.payloads) as n (id, payload)
     returning id;
+    if surplus > 0 then
+        perform jobd.turn_away(enqueue_many.tenant_id, ids[cardinality(ids) - surplus + 1 :], true, enqueue_many.now);
+    end if;
     if due <= moment then
         perform jobd.wake(array[enqueue_many.queue]);
     end if;

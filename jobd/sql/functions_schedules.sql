@@ -250,7 +250,11 @@ as $$
                                                    'last_success_at', greatest(t.last_success_at, e.last_success_at))),
                t.moment
           from decided d join triggered t on t.id = d.schedule_id cross join lateral jobd.ended_runs(t.open_jobs) e
-        returning id, queue
+        returning id, queue, tenant_id
     )
-    select made.id from made cross join lateral (select jobd.wake(array[made.queue])) woken
+    select made.id
+      from made
+     cross join lateral (select case when made.tenant_id is not null
+                                     then jobd.weigh(made.tenant_id, array[made.id], true, trigger_schedule.now) end) weighed
+     cross join lateral (select jobd.wake(array[made.queue])) woken
 $$;

@@ -40,7 +40,7 @@ select jobd.pause_schedule($1::text, $2::text, $3::timestamptz) as found
 select jobd.resume_schedule($1::text, $2::timestamptz) as found
 
 -- name: trigger (id, job_id, now)
--- nowhere -> ready, an occurrence of its own, now, whatever the schedule says and paused or not.
+-- nowhere -> ready | scheduled | dead, an occurrence of its own, now, whatever the schedule says and paused or not.
 select jobd.trigger_schedule($1::text, $2::uuid, $3::timestamptz) as job_id
 
 -- name: schedule (id)
@@ -115,9 +115,10 @@ with upcoming as (
 select case when declared and place <= $1::int then id end as id, min(due_at) as due_at from upcoming group by 1
 
 -- name: fire (name, worker_id, term, ids, revisions, untils, dues, faults, run_counts, fired, open_jobs, last_successes, queues, run_schedules, fire_ats, last_ats, counts, outcomes, reasons, job_ids, run_ats, headers, now)
--- nowhere -> scheduled | ready, what was decided: one entry of the first arrays a schedule, one of the others an occurrence or a stretch. Nothing at
+-- nowhere -> scheduled | ready | dead, what was decided: one entry of the first arrays a schedule, one of the others an occurrence or a stretch. Nothing at
 -- all unless worker $2 leads in this term; nothing of a schedule that changed since it was read, or that somebody else is changing
--- now: whoever waits here would hold up every schedule. Returns the ids that moved on.
+-- now: whoever waits here would hold up every schedule. A job for which its tenant has no room ends dead, since nobody
+-- is there to be refused, or is delayed. Returns the ids that moved on.
 with lead as materialized (
     select l.term from jobd.leader l
      where l.name = $1::text and l.worker_id = $2::uuid and l.term = $3::bigint
@@ -159,11 +160,15 @@ with lead as materialized (
       join moved m on m.id = d.schedule_id
       join unnest($20::uuid[], $21::timestamptz[], $22::text[]) as u (job_id, run_at, headers) on u.job_id = d.job_id
      cross join (select coalesce($23::timestamptz, clock_timestamp()) as moment) t
-    returning queue, state
+    returning id, queue, state, tenant_id
+), weighed as materialized (
+    select count(jobd.weigh(t.tenant_id, t.ids, false, $23::timestamptz))
+      from (select tenant_id, array_agg(id order by id) as ids from made
+             where tenant_id is not null group by tenant_id order by tenant_id) t
 ), woken as materialized (
     select jobd.wake(array_agg(distinct queue)) from made where state = 'ready'
 )
-select m.id from moved m cross join woken
+select m.id from moved m cross join weighed cross join woken
 
 -- name: forget (retention, batch, now)
 -- Forget what was decided longer ago than this, by the database's clock, `batch` rows at most. Returns how many.

@@ -111,8 +111,8 @@ def test_enqueue_of_a_taken_unique_key_prints_the_holder_and_says_so(shell: str)
 
 def test_enqueue_with_json_tells_whether_the_job_is_new(shell: str) -> None:
     id = str(uuid4())
-    assert jobd("enqueue", "tidy", "--id", id, "--json").json == {"id": id, "created": True}
-    assert jobd("enqueue", "tidy", "--id", id, "--json").json == {"id": id, "created": False}
+    assert jobd("enqueue", "tidy", "--id", id, "--json").json == {"id": id, "created": True, "shed": False}
+    assert jobd("enqueue", "tidy", "--id", id, "--json").json == {"id": id, "created": False, "shed": False}
 
 
 def test_enqueue_with_an_application_uses_its_handlers_queue(shell: str, folder: Path) -> None:

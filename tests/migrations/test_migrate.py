@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (7, "225a29c363dc1447")
+FUNCTIONS = (8, "4584240e919bc984")
 
 
 if TYPE_CHECKING:

@@ -46,7 +46,7 @@ def statement(block: Block) -> str:
     return re.sub(r"--[^\n]*", "", block.text)
 
 
-def test_every_write_of_a_job_stands_in_six_files():
+def test_every_write_of_a_job_stands_in_seven_files():
     found = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*")
@@ -58,6 +58,7 @@ def test_every_write_of_a_job_stands_in_six_files():
         "sql/lifecycle.sql",
         "sql/functions.sql",
         "sql/functions_limits.sql",
+        "sql/functions_admission.sql",
         "sql/functions_schedules.sql",
         "sql/bulk.sql",
         "sql/schedules.sql",
@@ -198,7 +199,8 @@ def test_a_script_that_has_no_blocks_is_read_whole():
     assert sql.blocks("functions") == {}
 
 
-def test_both_doors_for_one_job_take_all_that_a_job_has():
+def test_all_doors_for_one_job_take_all_that_a_job_has():
     every = {*NewJob._fields, "now"}
     assert set(BLOCKS["enqueue"].parameters) == every
-    assert set(BLOCKS["enqueue_new"].parameters) == every - {"unique_key"}
+    for name in ("enqueue_new", "enqueue_of_tenant"):
+        assert set(BLOCKS[name].parameters) == every - {"unique_key"}
