@@ -221,6 +221,10 @@ class Assembly:
                     self.settings.queues[name].keep if name in self.settings.queues else "all"
                     for name in self.queues
                 ),
+                delay_tolerances=tuple(
+                    self.settings.queues[name].delay_tolerance if name in self.settings.queues else None
+                    for name in self.queues
+                ),
             ),
             lease=self.lease,
             beat=self.settings.heartbeat,

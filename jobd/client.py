@@ -10,8 +10,9 @@ from __future__ import annotations
 import copy
 import random
 import time
-from collections.abc import AsyncIterable, Callable, Collection, Iterable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Unpack
 from uuid import UUID
 
@@ -52,7 +53,8 @@ class Client:
 
     Every call ends within the pool's `call_timeout` or raises CallTimeout, and raises
     DatabaseUnavailable when there is no database to talk to; whether it took effect is then unknown.
-    `resource_types` are those that handlers get injected, as far as they are known.
+    `resource_types` are those that handlers get injected, as far as they are known. `delay_tolerances`, by
+    queue, are those of jobs that say none.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Client:
         events: Events,
         max_payload: int = 262_144,
         resource_types: Collection[type] = (),
+        delay_tolerances: Mapping[str, timedelta] = MappingProxyType({}),
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
@@ -72,6 +75,7 @@ class Client:
         self._events = events
         self.max_payload = max_payload
         self._resource_types = resource_types
+        self._delay_tolerances = delay_tolerances
         self._clock = clock
         self._rng = rng or random.Random()
 
@@ -245,6 +249,8 @@ class Client:
         """The options, with what they leave to the handler and to the client."""
         if options.get("queue") is None:
             options["queue"] = handler.queue if handler else "default"
+        if options.get("delay_tolerance") is None and self._delay_tolerances:
+            options["delay_tolerance"] = self._delay_tolerances.get(options["queue"])
         options["max_bytes"] = self.max_payload
         return options  # type: ignore[no-any-return]
 

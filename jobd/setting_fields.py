@@ -168,13 +168,15 @@ _STRICT = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 class QueueSettings(BaseModel):
     """One queue of `[queues.NAME]`: a daemon serves it, with this many of its jobs at once at most.
 
-    `keep` says which of its finished jobs stay in the history.
+    `keep` says which of its finished jobs stay in the history, `delay_tolerance` how late those of its jobs
+    may start that say nothing.
     """
 
     model_config = _STRICT
 
     concurrency: int | None = Field(None, ge=1)
     keep: Annotated[Literal["all", "errors", "nothing"], BeforeValidator(_lower)] = "all"
+    delay_tolerance: Annotated[timedelta | None, _duration("0s")] = None
 
 
 class SmtpSettings(BaseModel):

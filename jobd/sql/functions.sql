@@ -3,7 +3,7 @@
 -- in the files beside this one.
 -- A function whose arguments change gets a new signature; the old one stays for one release, and never do two
 -- signatures of a name both have defaults for all that differs. Every change, in any of these files, raises this number:
--- functions: 8
+-- functions: 9
 
 create or replace function jobd.uuid7() returns uuid
 language sql volatile parallel safe set search_path = pg_catalog
@@ -164,6 +164,7 @@ begin
                            enqueue.tenant_id, enqueue.delay_tolerance, enqueue.timeout, enqueue.headers,
                            enqueue.payload);
     id := coalesce(enqueue.id, jobd.uuid7());
+    delay_tolerance := coalesce(enqueue.delay_tolerance, (select q.delay_tolerance from jobd.queues q where q.name = enqueue.queue));
     shed := false;
     if tenant_id is not null then
         -- Before the insert, which may wait for a key that somebody holds who waits for this lock.
@@ -261,6 +262,8 @@ begin
         raise exception 'enqueue_many got % ids for % payloads: give as many, or none', cardinality(ids), cardinality(payloads)
             using errcode = 'invalid_parameter_value';
     end if;
+    delay_tolerance := coalesce(enqueue_many.delay_tolerance,
+                                (select q.delay_tolerance from jobd.queues q where q.name = enqueue_many.queue));
     if enqueue_many.tenant_id is not null and cardinality(payloads) > 0 then
         surplus := jobd.admit(enqueue_many.tenant_id, cardinality(payloads));
         if surplus > 0 and ids is null then

@@ -154,10 +154,11 @@ with lead as materialized (
                            deadline_policy, payload, max_attempts, backoff, timeout, headers, created_at)
     select d.job_id, m.queue, m.kind, m.tenant_id, m.use_case,
            case when u.run_at > t.moment then 'scheduled' else 'ready' end, m.priority, u.run_at,
-           u.run_at + coalesce(m.delay_tolerance, '0'), m.delay_tolerance, m.deadline_policy, m.payload, m.max_attempts,
+           u.run_at + coalesce(m.delay_tolerance, q.delay_tolerance, '0'), coalesce(m.delay_tolerance, q.delay_tolerance), m.deadline_policy, m.payload, m.max_attempts,
            m.backoff, m.timeout, coalesce(m.headers, '{}') || u.headers::jsonb, t.moment
       from decided d
       join moved m on m.id = d.schedule_id
+      left join jobd.queues q on q.name = m.queue
       join unnest($20::uuid[], $21::timestamptz[], $22::text[]) as u (job_id, run_at, headers) on u.job_id = d.job_id
      cross join (select coalesce($23::timestamptz, clock_timestamp()) as moment) t
     returning id, queue, state, tenant_id

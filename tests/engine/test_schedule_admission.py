@@ -96,3 +96,12 @@ async def test_what_is_triggered_may_be_shed(clock: Clockwork, link: Link):
     await clock.add("@daily", tenant_id="t")
     assert await clock.timetable.trigger("s", job_id=uuid7())
     assert [job["state"] for job in await clock.jobs()] == ["dead"]
+
+
+async def test_an_occurrence_has_the_tolerance_of_its_queue(clock: Clockwork, link: Link):
+    await Fleet(link).declare_queues(["default"], ["all"], [10 * MINUTE])
+    await clock.add("* * * * *")
+    await clock.add("* * * * *", "own", delay_tolerance=MINUTE)
+    await clock.after(MINUTE)
+    await clock.timetable.trigger("s", job_id=uuid7(), now=clock.now + MINUTE / 2)
+    assert sorted((job["deadline_at"] - job["run_at"]) / MINUTE for job in await clock.jobs()) == [1, 10, 10]

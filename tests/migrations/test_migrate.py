@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (8, "4584240e919bc984")
+FUNCTIONS = (9, "0fdf26728edaa8d8")
 
 
 if TYPE_CHECKING:
