@@ -220,6 +220,11 @@ class Jobs:
                 max_payload=settings.max_payload,
                 events=self.events,
                 resource_types=self.resource_types,
+                delay_tolerances={
+                    name: queue.delay_tolerance
+                    for name, queue in settings.queues.items()
+                    if queue.delay_tolerance is not None
+                },
             )
         return self._client
 

@@ -4,6 +4,8 @@
     more, with COPY      begin -- the first job by jobd.enqueue_many -- COPY, COPY, ... -- wake -- commit
     more, without        begin -- one call of jobd.enqueue_many each chunk -- commit
 
+"Without" are also those of a tenant with a limit of waiting jobs, which each call counts.
+
 What is in memory at any time is a portion of payloads, and the ids. A COPY ends after COPY_JOBS or
 COPY_SECONDS: limits that others set on a statement are meant for shorter ones than a stream of millions.
 """
@@ -63,14 +65,19 @@ class Bulk:
                 await self._insert(Store(door), first)  # One statement is a unit by itself.
             return IdSequence.packed(self._ids)
         async with door.all_or_nothing() as unit:
-            if unit.copies is None:
-                await self._insert(Store(unit), first)
-                while second:
-                    await self._insert(Store(unit), second)
-                    second = await self._payloads.next(CHUNK_JOBS, CHUNK_CHARACTERS)
-            else:
+            head = None
+            if unit.copies is not None:
                 await self._insert(Store(unit), first[:1])
-                await self._copy(Copying(unit), [first[1:], second], streamed=unit.copies == "streamed")
+                first = first[1:]
+                head = await Copying(unit).row_head(
+                    IdSequence.packed(self._ids)[0], own=3 if self._keyed else 2
+                )
+            if head is None:
+                while first:
+                    await self._insert(Store(unit), first)
+                    first, second = second, await self._payloads.next(CHUNK_JOBS, CHUNK_CHARACTERS)
+            else:
+                await self._copy(Copying(unit), head, [first, second], streamed=unit.copies == "streamed")
                 # No job more, but another look for workers who fell asleep meanwhile.
                 await self._insert(Store(unit), [])
         return IdSequence.packed(self._ids)
@@ -85,20 +92,22 @@ class Bulk:
         )
         self._ids += ids
 
+    @property
+    def _keyed(self) -> bool:
+        return self._keys is not None or self._job.concurrency_key is not None
+
     def _next_keys(self, count: int) -> list[str] | None:
         if self._keys is not None:
             return [self._keys.popleft() for _ in range(count)]
         return None if self._job.concurrency_key is None else [self._job.concurrency_key] * count
 
-    async def _copy(self, copying: Copying, ready: list[list[str]], *, streamed: bool) -> None:
-        keyed = self._keys is not None or self._job.concurrency_key is not None
-        head = await copying.row_head(IdSequence.packed(self._ids)[0], own=3 if keyed else 2)
+    async def _copy(self, copying: Copying, head: bytes, ready: list[list[str]], *, streamed: bool) -> None:
         # While a COPY runs, its connection can do nothing else, and whoever is awaited might want to.
         streamed = streamed and not self._payloads.waits
         jobs, characters = (PART_JOBS, PART_CHARACTERS) if streamed else (WHOLE_JOBS, CHUNK_CHARACTERS)
         while any(ready):
             rows = self._rows(head, ready, streamed=streamed)
-            await (copying.copy_keyed(rows) if keyed else copying.copy(rows))
+            await (copying.copy_keyed(rows) if self._keyed else copying.copy(rows))
             ready = [await self._payloads.next(jobs, characters)]
 
     def _rows(self, head: bytes, ready: list[list[str]], *, streamed: bool) -> Iterator[bytes]:
@@ -144,7 +153,10 @@ class Copying:
         """The same for rows that end with a concurrency key each."""
         await self._unit.copy(BLOCKS["copy_keyed"], rows)
 
-    async def row_head(self, id: UUID, *, own: int) -> bytes:
-        """How the row of a job like `id` begins, up to its own id, where `own` columns are each row's own."""
-        (row,) = await self._unit.fetch(BLOCKS["row_head"], str(id), own)
-        return bytes.fromhex(row["head"]) + ID_LENGTH
+    async def row_head(self, id: UUID, *, own: int) -> bytes | None:
+        """How the row of a job like `id` begins, up to its own id, where `own` columns are each row's own.
+
+        None where jobs like it are counted.
+        """
+        rows = await self._unit.fetch(BLOCKS["row_head"], str(id), own)
+        return bytes.fromhex(rows[0]["head"]) + ID_LENGTH if rows else None

@@ -11,8 +11,9 @@ import copy
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Collection, Iterable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Unpack
 from uuid import UUID
 
@@ -58,7 +59,8 @@ class Client:
 
     Every call ends within the pool's `call_timeout` or raises CallTimeout, and raises
     DatabaseUnavailable when there is no database to talk to; whether it took effect is then unknown.
-    `resource_types` are those that handlers get injected, as far as they are known.
+    `resource_types` are those that handlers get injected, as far as they are known. `delay_tolerances`, by
+    queue, are those of jobs that say none.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Client:
         events: Events,
         max_payload: int = 262_144,
         resource_types: Collection[type] = (),
+        delay_tolerances: Mapping[str, timedelta] = MappingProxyType({}),
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
@@ -78,6 +81,7 @@ class Client:
         self._events = events
         self.max_payload = max_payload
         self._resource_types = resource_types
+        self._delay_tolerances = delay_tolerances
         self._clock = clock
         self._rng = rng or random.Random()
 
@@ -100,8 +104,9 @@ class Client:
         On the caller's `connection` the job is visible to workers once the caller commits, and never
         if they roll back; without an open transaction, at once. What jobd refuses (ConfigError, HandlerError,
         PayloadError) it refuses before a statement is sent. IdTaken, possible with `id` only, and
-        UniqueKeyTaken, with `on_conflict="reject"` only, leave the transaction usable; after any other error
-        there, their driver's own or CallTimeout, the caller has to roll back.
+        UniqueKeyTaken, with `on_conflict="reject"` only, leave the transaction usable, and so does
+        TenantFull, but with a unique key; after any other error there, their driver's own or CallTimeout, the
+        caller has to roll back.
         """
         known_options("enqueue", options, EnqueueOptions)
         name, handler = self.handler_of(kind)
@@ -118,16 +123,19 @@ class Client:
                 concurrency_key=handler.concurrency_key.rendered(plain, job.queue, job.tenant_id)
             )
         door = self.door_to(connection)
-        if given is None and job.unique_key is None:
+        plain = given is None and job.unique_key is None
+        if plain and job.tenant_id is None:
             await Store(door).enqueue_new(job)
             enqueued = Enqueued(job.id, True)
-        elif given is not None and connection is not None:
+        elif plain and await Store(door).enqueue_of_tenant(job):
+            enqueued = Enqueued(job.id, True)
+        elif (plain or given is not None) and connection is not None:
             # A refusal would abort the caller's transaction; a savepoint costs two round trips.
             async with door.all_or_nothing() as unit:
                 enqueued = await Store(unit).enqueue(job)
         else:
             enqueued = await Store(door).enqueue(job)
-        if enqueued.created:
+        if enqueued.created and not enqueued.shed:
             self._events.emit(JobEnqueued(name, job.queue))
         return enqueued
 
@@ -147,6 +155,7 @@ class Client:
         is as it was. With `unique_key`, a function of the payload, all are gathered first, and the id of an
         existing job may stand for a new one. A lost answer to the last step, the COMMIT, leaves unknown
         whether the jobs are there.
+        Raises TenantFull where not all of them may wait.
         """
         known_options("enqueue_many", options, ManyOptions)
         key_of = options.pop("unique_key", None)
@@ -342,6 +351,8 @@ class Client:
         """The options, with what they leave to the handler and to the client."""
         if options.get("queue") is None:
             options["queue"] = handler.queue if handler else "default"
+        if options.get("delay_tolerance") is None and self._delay_tolerances:
+            options["delay_tolerance"] = self._delay_tolerances.get(options["queue"])
         options["max_bytes"] = self.max_payload
         return options  # type: ignore[no-any-return]
 

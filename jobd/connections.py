@@ -17,7 +17,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 from typing import Any, Protocol
 from uuid import UUID
 
-from jobd.errors import ConfigError, Refused
+from jobd.errors import ConfigError, Refused, TenantFull
+from jobd.sqlstate import tenant_full
 
 Rows = list[dict[str, Any]]
 
@@ -239,13 +240,18 @@ def driver_of(connection: Any, *, blocking: bool) -> Driver:
     raise ConfigError("connection", f"{_library(type(connection))}.{type(connection).__name__}", remedy)
 
 
-def id_taken(error: BaseException) -> Refused | None:
-    """The refusal of an id that a job of another kind or tenant has, out of any library's wrapping."""
+def refusal(error: BaseException) -> Refused | TenantFull | None:
+    """What jobd itself refuses in the database, out of any library's wrapping.
+
+    An id that a job of another kind or tenant has, and a tenant of which no more jobs may wait.
+    """
     cause: Any = error
     while cause is not None:
         facts = getattr(cause, "diag", cause)  # where psycopg keeps them
         if getattr(facts, "constraint_name", None) == "jobs_pkey":
             return Refused(str(error), sqlstate="23505", constraint="jobs_pkey")
+        if (full := tenant_full(cause)) is not None:
+            return full
         cause = getattr(cause, "orig", None) or cause.__cause__  # SQLAlchemy's, and its adapters'
     return None
 

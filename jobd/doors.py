@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from jobd.connections import Asyncpg, Driver, driver_of, id_taken
+from jobd.connections import Asyncpg, Driver, driver_of, refusal
 from jobd.door import Executes
 from jobd.errors import CallTimeout, JobdError
 from jobd.pool import Pool
@@ -185,9 +185,12 @@ class Source:
 
 
 def caller_door(connection: Any, *, blocking: bool, limit: float | None = None) -> BorrowedDoor:
-    """The door over a caller's connection, whose driver's errors pass as they are; see `driver_of`."""
+    """The door over a caller's connection; see `driver_of`.
+
+    The driver's errors pass as they are, but for what jobd itself refuses.
+    """
     driver = driver_of(connection, blocking=blocking)
-    return BorrowedDoor(driver, limit=None if blocking else limit, named=id_taken)
+    return BorrowedDoor(driver, limit=None if blocking else limit, named=refusal)
 
 
 async def within(limit: float, what: str, call: Awaitable[T]) -> T:

@@ -11,6 +11,7 @@
      |-- ScheduleExists         there is one of this id already
      |-- UniqueKeyTaken         another job holds the unique key
      |-- IdTaken                the id belongs to a job of another kind or tenant
+     |-- TenantFull             no more jobs of this tenant may wait
      |-- ClaimLost              the run is no longer ours: another worker took the job over
      |-- WaitTimeout            the job had not ended when the waiting did; a TimeoutError too
      |-- DrainTimeout           jobs of a queue were at work when the waiting was over; a TimeoutError too
@@ -141,6 +142,22 @@ class IdTaken(JobdError):
         super().__init__(
             f"id {job_id} belongs to a job of another kind or tenant; "
             "repeat an enqueue with the same kind and tenant, or leave id out to get a new one"
+        )
+
+
+class TenantFull(JobdError):
+    """No more jobs of this tenant may wait (`max_pending`); nothing was enqueued."""
+
+    def __init__(self, tenant_id: str, *, limit: int, waiting: int, surplus: int = 1) -> None:
+        """`surplus`: how many of those enqueued at once were too many; the others count as `waiting`."""
+        self.tenant_id = tenant_id
+        self.limit = limit
+        self.waiting = waiting
+        self.surplus = surplus
+        more = f"{surplus} of the new ones are too many; " if surplus > 1 else ""
+        super().__init__(
+            f"tenant {tenant_id!r} has {waiting} jobs waiting, and its max_pending is {limit}: {more}"
+            "try again when some have run, or raise max_pending of this tenant"
         )
 
 

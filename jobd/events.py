@@ -27,13 +27,14 @@ class JobEnqueued:
 
 
 class JobStarted(NamedTuple):
-    """A handler is about to run."""
+    """A handler is about to run. `late`: after the job's deadline; None, it has none, or has run before."""
 
     id: UUID
     kind: str
     queue: str
     attempt: int
     wait_seconds: float
+    late: bool | None = None
 
 
 class JobFinished(NamedTuple):

@@ -114,11 +114,13 @@ class Enqueued:
     """The answer to an enqueue. `created` is False when an existing job already stood for it.
 
     `replaced`: that one was waiting, and got payload, time and priority of this call, as was asked for.
+    `shed` is True when its tenant had no room for it and sheds what is too much: the job is `dead`, unrun.
     """
 
     id: UUID
     created: bool
     replaced: bool = False
+    shed: bool = False
 
     @property
     def duplicate(self) -> bool:

@@ -8,6 +8,7 @@
         +------------------- retry later, snooze --------+
         succeeded | cancelled | dead --- retry (operator) ---> ready
 
+What a tenant has no room for is `dead` from the beginning, where it is not refused: `jobd.turn_away`.
 `MOVES` names every SQL block that writes `state`, with the states it leaves and enters. The blocks
 themselves stand in `sql/lifecycle.sql` in the same order, but for `copy`, a part of `enqueue_many` that
 stands in `sql/bulk.sql`, and the twins for many jobs at once, in `sql/sweep.sql`. `judge` turns the outcome
@@ -40,14 +41,15 @@ class Move:
 
 
 MOVES: dict[str, Move] = {
-    "enqueue": Move(NOWHERE, WAITING),
+    "enqueue": Move(NOWHERE, WAITING | {JobState.DEAD}),
     "enqueue_new": Move(NOWHERE, WAITING),
-    "enqueue_many": Move(NOWHERE, WAITING),
-    "enqueue_keyed": Move(NOWHERE, WAITING),
+    "enqueue_of_tenant": Move(NOWHERE, WAITING),
+    "enqueue_many": Move(NOWHERE, WAITING | {JobState.DEAD}),
+    "enqueue_keyed": Move(NOWHERE, WAITING | {JobState.DEAD}),
     "copy": Move(NOWHERE, WAITING),
     "copy_keyed": Move(NOWHERE, WAITING),
-    "fire": Move(NOWHERE, WAITING),
-    "trigger": Move(NOWHERE, frozenset({JobState.READY})),
+    "fire": Move(NOWHERE, WAITING | {JobState.DEAD}),
+    "trigger": Move(NOWHERE, WAITING | {JobState.DEAD}),
     "stage": Move(frozenset({JobState.SCHEDULED}), frozenset({JobState.READY})),
     "expire": Move(WAITING, frozenset({JobState.DEAD})),
     "claim": Move(frozenset({JobState.READY}), RUNNING),

@@ -113,6 +113,13 @@ class Metrics:
             "jobd_jobs_enqueued_total", "Jobs that this process put into the database.", "queue", "kind"
         )
         self._started = counter("jobd_jobs_started_total", "Runs of handlers that began.", "queue", "kind")
+        self._deadlines = counter(
+            "jobd_deadlines_total",
+            "First attempts of jobs with a delay_tolerance, by whether they began in time.",
+            "queue",
+            "kind",
+            "outcome",
+        )
         self._finished = counter(
             "jobd_jobs_finished_total", "Runs that ended, by how they ended.", "queue", "kind", "outcome"
         )
@@ -200,6 +207,9 @@ class Metrics:
         waits: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
         for event in events:
             waits[event.queue, event.kind].append(event.wait_seconds)
+            if event.late is not None:
+                labels = self._labels.admit(event.queue, event.kind)
+                self._deadlines.labels(*labels, "late" if event.late else "met").inc()
         for (queue, kind), seconds in waits.items():
             labels = self._labels.admit(queue, kind)
             self._started.labels(*labels).inc(len(seconds))

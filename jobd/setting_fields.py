@@ -77,7 +77,8 @@ _STRICT = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 class QueueSettings(BaseModel):
     """One queue of `[queues.NAME]`: a daemon serves it, with this many of its jobs at once at most.
 
-    `keep` says which of its finished jobs stay in the history. The others are limits over all daemons.
+    `keep` says which of its finished jobs stay in the history, `delay_tolerance` how late those of its jobs
+    may start that say nothing. The others are limits over all daemons.
     """
 
     model_config = _STRICT
@@ -89,6 +90,7 @@ class QueueSettings(BaseModel):
     fair: Switch | None = None
     weight: Weight | None = None
     keep: Annotated[Literal["all", "errors", "nothing"], ANY_CASE] = "all"
+    delay_tolerance: Annotated[timedelta | None, duration("0s")] = None
 
 
 class TenantSettings(BaseModel):

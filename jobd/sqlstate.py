@@ -1,9 +1,13 @@
 """What an error of the driver means to jobd: one table, and nobody else looks at SQLSTATEs.
 
-Only the error's own sentence is kept, never its DETAIL, which quotes rows and so payloads.
+Only the error's own sentence is kept, never its DETAIL, which quotes rows and so payloads; but for errors
+that jobd raises itself.
 """
 
 from __future__ import annotations
+
+import json
+from typing import Any
 
 import asyncpg
 
@@ -13,6 +17,7 @@ from jobd.errors import (
     PartitionMissing,
     Refused,
     SchemaOutdated,
+    TenantFull,
     Transient,
 )
 
@@ -21,6 +26,7 @@ PERMANENT = ("28", "3D000", "42501")
 # 57014: somebody cancelled the statement, or the role has a statement_timeout.
 TRANSIENT = ("40001", "40P01", "55P03", "57014")
 REFUSED = ("22", "23")
+TENANT_FULL = "JD001"  # jobd.turn_away raises it
 SCHEMA_MISSING = ("42P01", "3F000", "42883", "42703")
 
 
@@ -38,6 +44,14 @@ def translate(error: BaseException) -> JobdError | None:
     if isinstance(error, (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)):
         return DatabaseUnavailable(f"{error}" or type(error).__name__)
     return None
+
+
+def tenant_full(facts: Any) -> TenantFull | None:
+    """jobd's own error, out of what a driver has of it: SQLSTATE and DETAIL, under any of their names."""
+    if TENANT_FULL not in (getattr(facts, "sqlstate", None), getattr(facts, "pgcode", None)):
+        return None
+    detail = getattr(facts, "detail", None) or getattr(getattr(facts, "diag", None), "message_detail", None)
+    return TenantFull(**json.loads(detail)) if isinstance(detail, str) else None
 
 
 class _Translated:
@@ -60,6 +74,8 @@ def _of_server(error: asyncpg.PostgresError) -> JobdError | None:
     state = error.sqlstate or ""
     said = str(error.args[0]) if error.args else type(error).__name__
     constraint = getattr(error, "constraint_name", None)
+    if state == TENANT_FULL:
+        return tenant_full(error)
     if state.startswith(TRANSIENT):
         return Transient(said)
     if state == "23514" and constraint is None:  # not by its words, which may be in any language

@@ -37,7 +37,7 @@ class Store:
     async def enqueue(self, job: NewJob, *, now: datetime | None = None) -> Enqueued:
         """Put one job into the queue; see `jobd.enqueue` in sql/functions.sql.
 
-        Repeating it with the same id is safe. Raises IdTaken, and UniqueKeyTaken for `reject`.
+        Repeating it with the same id is safe. Raises IdTaken, TenantFull, and UniqueKeyTaken for `reject`.
         """
         try:
             (row,) = await self.door.fetch(BLOCKS["enqueue"], *enqueue_arguments(job, now=now))
@@ -47,16 +47,18 @@ class Store:
             raise
         if job.on_conflict == "reject":
             _reject([job.unique_key], [job.id], [row["id"]])
-        return Enqueued(row["id"], row["created"], row["replaced"])
+        return Enqueued(row["id"], row["created"], row["replaced"], row["shed"])
 
     async def enqueue_new(self, job: NewJob, *, now: datetime | None = None) -> None:
-        """Put a job without a unique key, whose id was made for this call, into the queue."""
-        await self.door.fetch(
-            BLOCKS["enqueue_new"],
-            job.kind, job.payload, job.queue, job.run_at, job.delay, job.priority, job.tenant_id,
-            job.use_case, job.concurrency_key, job.delay_tolerance, job.deadline_policy, job.max_attempts,
-            job.backoff, job.timeout, job.headers, now, str(job.id),
-        )  # fmt: skip
+        """Put a job of no tenant, without a unique key, whose id was made for this call, into the queue."""
+        await self.door.fetch(BLOCKS["enqueue_new"], *_enqueue_new_arguments(job, now=now))
+
+    async def enqueue_of_tenant(self, job: NewJob, *, now: datetime | None = None) -> bool:
+        """As `enqueue_new`, for a job of a tenant.
+
+        False, and nothing was done: its tenant has no room, and `enqueue` knows what that means.
+        """
+        return bool(await self.door.fetch(BLOCKS["enqueue_of_tenant"], *_enqueue_new_arguments(job, now=now)))
 
     async def enqueue_many(
         self,
@@ -67,7 +69,10 @@ class Store:
         concurrency_keys: Sequence[str] | None = None,
         now: datetime | None = None,
     ) -> int:
-        """Put one job a payload into the queue; all but id, payload and such keys is taken from `job`."""
+        """Put one job a payload into the queue; all but id, payload and such keys is taken from `job`.
+
+        Raises TenantFull.
+        """
         rows = await self.door.fetch(
             BLOCKS["enqueue_many"],
             *enqueue_many_arguments(
@@ -400,6 +405,14 @@ def _limit_keys(job: NewJob, keys: Sequence[str] | None, count: int) -> list[str
     if keys is not None:
         return list(keys)
     return None if job.concurrency_key is None else [job.concurrency_key] * count
+
+
+def _enqueue_new_arguments(job: NewJob, *, now: datetime | None) -> tuple[Any, ...]:
+    return (
+        job.kind, job.payload, job.queue, job.run_at, job.delay, job.priority, job.tenant_id, job.use_case,
+        job.concurrency_key, job.delay_tolerance, job.deadline_policy, job.max_attempts, job.backoff,
+        job.timeout, job.headers, now, str(job.id),
+    )  # fmt: skip
 
 
 def _in_turn(rows: Sequence[Any]) -> list[Claimed]:

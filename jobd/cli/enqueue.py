@@ -131,10 +131,19 @@ def _run(
                 note(f"nothing new: job {answer.id}, which waits, has the new payload and time")
             elif answer.duplicate:
                 note(f"nothing new: job {answer.id} stands for it already")
+            if answer.shed:
+                note(f"tenant {options['tenant_id']!r} has no room: job {answer.id} is dead, and never ran")
             if not as_json:
                 typer.echo(str(answer.id))
             elif not wait:
-                print_json({"id": answer.id, "created": answer.created, "replaced": answer.replaced})
+                print_json(
+                    {
+                        "id": answer.id,
+                        "created": answer.created,
+                        "replaced": answer.replaced,
+                        "shed": answer.shed,
+                    }
+                )
             return await jobs.wait(answer.id, timeout=patience) if wait else None
 
     return asyncio.run(work())

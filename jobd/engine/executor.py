@@ -276,5 +276,8 @@ class Executor:
 
 
 def _started(claim: Claimed, waited: float) -> JobStarted:
+    late = None
+    if claim.delay_tolerance is not None and claim.attempt == 1:
+        late = waited > (claim.deadline_at - claim.claimed_at).total_seconds()
     waited += max((claim.claimed_at - max(claim.run_at, claim.created_at)).total_seconds(), 0.0)
-    return JobStarted(claim.id, claim.kind, claim.queue, claim.attempt, waited)
+    return JobStarted(claim.id, claim.kind, claim.queue, claim.attempt, waited, late)

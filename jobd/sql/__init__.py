@@ -25,7 +25,14 @@ class Block:
 
 
 # The files of whole functions.
-FUNCTIONS = ("functions", "functions_unique", "functions_schedules", "functions_limits", "functions_quotas")
+FUNCTIONS = (
+    "functions",
+    "functions_unique",
+    "functions_admission",
+    "functions_schedules",
+    "functions_limits",
+    "functions_quotas",
+)
 
 
 def functions() -> str:

@@ -16,7 +16,8 @@ from stdin (format binary)
 
 -- name: row_head (id, own)
 -- How the row of a job like `id` begins in `copy`: the count of columns, and all but the last `own`. In
--- hexadecimal, which every driver gives back as it is. No row without such a job.
+-- hexadecimal, which every driver gives back as it is. No row without such a job, or where its tenant has a limit of
+-- waiting jobs: then each of them is counted, by jobd.enqueue_many.
 select encode(int2send((count(*) + $2::int)::int2)
               || string_agg(coalesce(int4send(octet_length(field)) || field, int4send(-1)), '' order by n), 'hex') as head
   from jobd.jobs j
@@ -27,4 +28,5 @@ select encode(int2send((count(*) + $2::int)::int2)
            jsonb_send(j.backoff), interval_send(j.timeout), jsonb_send(j.headers), timestamptz_send(j.created_at)
        ]) with ordinality as fields (field, n)
  where j.id = $1::text::uuid
+   and not exists (select from jobd.tenants t where t.id = j.tenant_id and t.max_pending is not null)
 having count(*) > 0

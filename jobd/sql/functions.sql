@@ -3,7 +3,7 @@
 -- in the files beside this one.
 -- A function whose arguments change gets a new signature; the old one stays for one release, and never do two
 -- signatures of a name both have defaults for all that differs. Every change, in any of these files, raises this number:
--- functions: 10
+-- functions: 11
 
 create or replace function jobd.uuid7() returns uuid
 language sql volatile parallel safe set search_path = pg_catalog
@@ -118,6 +118,17 @@ drop function if exists jobd.enqueue(text, jsonb, text, timestamptz, interval, i
 drop function if exists jobd.enqueue_many(text, jsonb[], text, timestamptz, interval, integer, text, text, interval, text,
                                           integer, jsonb, interval, jsonb, timestamptz, uuid[]);
 
+-- A result that grew needs the function made anew, once.
+do $$
+begin
+    if exists (select from pg_proc p where p.pronamespace = 'jobd'::regnamespace and p.proname = 'enqueue'
+                                       and not 'shed' = any (p.proargnames)) then
+        drop function if exists jobd.enqueue(text, jsonb, text, timestamptz, interval, integer, text, text, text, text, interval,
+                                             text, integer, jsonb, interval, jsonb, timestamptz, uuid);
+    end if;
+end
+$$;
+
 create or replace function jobd.enqueue(
     kind            text,
     payload         jsonb default '{}',
@@ -140,15 +151,18 @@ create or replace function jobd.enqueue(
     unique_for      text default 'unfinished',
     on_conflict     text default 'keep',
     out created     boolean,
-    out replaced    boolean
+    out replaced    boolean,
+    out shed        boolean
 )
 language plpgsql volatile
 as $$
 -- Put one job into the queue. `created` is false when job `id` already stood for it: the same id
 -- was enqueued before (also if it finished since), or a job holds the unique key. That one keeps as it is, or gets
 -- payload, time and priority of this call if it waits (`on_conflict` 'replace'), or the call fails ('reject').
+-- `shed` is true when the tenant had no room for it and it ended at once, `dead`; see jobd.turn_away.
 #variable_conflict use_column
 declare
+    surplus  integer := 0;
     moment   timestamptz := coalesce(enqueue.now, pg_catalog.now());
     due      timestamptz := coalesce(enqueue.run_at, coalesce(enqueue.now, pg_catalog.now()) + coalesce(enqueue.delay, '0'));
     repeated boolean := enqueue.id is not null;
@@ -162,6 +176,12 @@ begin
     replaced := false;
     if enqueue.unique_for is distinct from 'unfinished' or enqueue.on_conflict is distinct from 'keep' then
         span := jobd.unique_span(enqueue.unique_key, enqueue.unique_for, enqueue.on_conflict);
+    end if;
+    delay_tolerance := coalesce(enqueue.delay_tolerance, (select q.delay_tolerance from jobd.queues q where q.name = enqueue.queue));
+    shed := false;
+    if tenant_id is not null then
+        -- Before the insert, which may wait for a key that somebody holds who waits for this lock.
+        surplus := jobd.admit(enqueue.tenant_id);
     end if;
     if enqueue.unique_key is not null then
         select u.id, u.created, u.replaced into id, created, replaced
@@ -205,6 +225,9 @@ begin
             -- Whoever stood in the way finished between the insert and the look: try again.
         end loop;
     end if;
+    if surplus > 0 then
+        shed := jobd.turn_away(enqueue.tenant_id, array[enqueue.id], true, enqueue.now);
+    end if;
     -- As in jobd.wake, whose call would cost as much as the insert.
     if due <= moment and exists (select from jobd.workers w
                                   where w.sleeping_until > clock_timestamp() and w.lease_until > clock_timestamp()
@@ -244,13 +267,17 @@ as $$
 -- Put one job a payload into the queue, all or none; returns their ids in the order of the payloads. With
 -- `unique_keys`, one a payload or null, the id of an existing job may stand for a new one, as in `jobd.enqueue`. They are
 -- taken in the order of their bytes, one after the other, so that two such calls never wait for each other.
+-- Those for which the tenant has no room are the last ones; see jobd.turn_away.
 #variable_conflict use_column
 declare
+    surplus integer := 0;
     moment timestamptz := coalesce(enqueue_many.now, pg_catalog.now());
     due    timestamptz := coalesce(enqueue_many.run_at, coalesce(enqueue_many.now, pg_catalog.now()) + coalesce(enqueue_many.delay, '0'));
     span   interval;
     all_ids uuid[] := enqueue_many.ids;
     given  record;
+    held   record;
+    made   uuid[] := '{}';
 begin
     perform jobd.check_job(enqueue_many.kind, enqueue_many.queue, enqueue_many.deadline_policy, null,
                            enqueue_many.tenant_id, enqueue_many.delay_tolerance, enqueue_many.timeout,
@@ -265,6 +292,15 @@ begin
     end if;
     if unique_for is distinct from 'unfinished' or on_conflict is distinct from 'keep' then
         span := jobd.unique_span(case when unique_keys is not null then '' end, unique_for, on_conflict);
+    end if;
+    delay_tolerance := coalesce(enqueue_many.delay_tolerance,
+                                (select q.delay_tolerance from jobd.queues q where q.name = enqueue_many.queue));
+    if enqueue_many.tenant_id is not null and cardinality(payloads) > 0 then
+        -- With keys some may stand already: those that are new are weighed when they are known.
+        surplus := jobd.admit(enqueue_many.tenant_id, case when unique_keys is null then cardinality(payloads) else 0 end);
+        if surplus > 0 and ids is null then
+            ids := array(select jobd.uuid7() from unnest(payloads));
+        end if;
     end if;
     if unique_keys is not null then
         if cardinality(unique_keys) <> cardinality(payloads) then
@@ -284,8 +320,7 @@ begin
             perform jobd.check_job(enqueue_many.kind, enqueue_many.queue, enqueue_many.deadline_policy, given.unique_key,
                                    null, null, null, null, null)
               where length(given.unique_key) > 500;
-            all_ids[given.place] := (
-                select u.id
+            select u.id, u.created into held
                   from jobd.enqueue_unique(enqueue_many.kind, given.payload, enqueue_many.queue, due, enqueue_many.priority,
                                            enqueue_many.tenant_id, enqueue_many.use_case, given.unique_key,
                                            given.concurrency_key, enqueue_many.delay_tolerance, enqueue_many.deadline_policy,
@@ -293,8 +328,15 @@ begin
                                            enqueue_many.headers,
                                            case when given.unique_key is null then 'unfinished' else unique_for end,
                                            case when given.unique_key is not null then span end, on_conflict, moment,
-                                           coalesce(enqueue_many.now, clock_timestamp()), false, all_ids[given.place]) u);
+                                           coalesce(enqueue_many.now, clock_timestamp()), false, all_ids[given.place]) u;
+            all_ids[given.place] := held.id;
+            if held.created then
+                made := made || held.id;
+            end if;
         end loop;
+        if enqueue_many.tenant_id is not null and cardinality(made) > 0 then
+            perform jobd.weigh(enqueue_many.tenant_id, made, true, enqueue_many.now);
+        end if;
         return query select n.id from unnest(all_ids) with ordinality as n (id, place) order by n.place;
     else
         return query
@@ -308,6 +350,9 @@ begin
                enqueue_many.headers, moment
           from unnest(enqueue_many.ids, enqueue_many.payloads, enqueue_many.concurrency_keys) as n (id, payload, concurrency_key)
         returning id;
+        if surplus > 0 then
+            perform jobd.turn_away(enqueue_many.tenant_id, ids[cardinality(ids) - surplus + 1 :], true, enqueue_many.now);
+        end if;
     end if;
     if due <= moment then
         perform jobd.wake(array[enqueue_many.queue]);

@@ -259,14 +259,19 @@ as $$
         insert into jobd.jobs (id, queue, kind, tenant_id, use_case, concurrency_key, state, priority, run_at, deadline_at,
                                delay_tolerance, deadline_policy, payload, max_attempts, backoff, timeout, headers, created_at)
         select d.job_id, t.queue, t.kind, t.tenant_id, t.use_case, t.concurrency_key, 'ready', t.priority, t.moment,
-               t.moment + coalesce(t.delay_tolerance, '0'), t.delay_tolerance, t.deadline_policy, t.payload, t.max_attempts,
+               t.moment + coalesce(t.delay_tolerance, q.delay_tolerance, '0'), coalesce(t.delay_tolerance, q.delay_tolerance), t.deadline_policy, t.payload, t.max_attempts,
                t.backoff, t.timeout,
                coalesce(t.headers, '{}')
            || jsonb_strip_nulls(jsonb_build_object('schedule', t.id, 'fire_at', t.moment,
                                                    'last_success_at', greatest(t.last_success_at, e.last_success_at))),
                t.moment
-          from decided d join triggered t on t.id = d.schedule_id cross join lateral jobd.ended_runs(t.open_jobs) e
-        returning id, queue
+          from decided d join triggered t on t.id = d.schedule_id left join jobd.queues q on q.name = t.queue
+         cross join lateral jobd.ended_runs(t.open_jobs) e
+        returning id, queue, tenant_id
     )
-    select made.id from made cross join lateral (select jobd.wake(array[made.queue])) woken
+    select made.id
+      from made
+     cross join lateral (select case when made.tenant_id is not null
+                                     then jobd.weigh(made.tenant_id, array[made.id], true, trigger_schedule.now) end) weighed
+     cross join lateral (select jobd.wake(array[made.queue])) woken
 $$;

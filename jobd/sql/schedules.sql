@@ -40,7 +40,7 @@ select jobd.pause_schedule($1::text, $2::text, $3::timestamptz) as found
 select jobd.resume_schedule($1::text, $2::timestamptz) as found
 
 -- name: trigger (id, job_id, now)
--- nowhere -> ready, an occurrence of its own, now, whatever the schedule says and paused or not.
+-- nowhere -> ready | scheduled | dead, an occurrence of its own, now, whatever the schedule says and paused or not.
 select jobd.trigger_schedule($1::text, $2::uuid, $3::timestamptz) as job_id
 
 -- name: schedule (id)
@@ -122,9 +122,10 @@ with upcoming as (
 select case when declared and place <= $1::int then id end as id, min(due_at) as due_at from upcoming group by 1
 
 -- name: fire (name, worker_id, term, ids, revisions, untils, dues, faults, run_counts, fired, open_jobs, last_successes, queues, run_schedules, fire_ats, last_ats, counts, outcomes, reasons, job_ids, run_ats, headers, now)
--- nowhere -> scheduled | ready, what was decided: one entry of the first arrays a schedule, one of the others an occurrence or a stretch. Nothing at
+-- nowhere -> scheduled | ready | dead, what was decided: one entry of the first arrays a schedule, one of the others an occurrence or a stretch. Nothing at
 -- all unless worker $2 leads in this term; nothing of a schedule that changed since it was read, or that somebody else is changing
--- now: whoever waits here would hold up every schedule. Returns the ids that moved on.
+-- now: whoever waits here would hold up every schedule. A job for which its tenant has no room ends dead, since nobody
+-- is there to be refused, or is delayed. Returns the ids that moved on.
 with lead as materialized (
     select l.term from jobd.leader l
      where l.name = $1::text and l.worker_id = $2::uuid and l.term = $3::bigint
@@ -160,7 +161,7 @@ with lead as materialized (
                            delay_tolerance, deadline_policy, payload, max_attempts, backoff, timeout, headers, created_at)
     select r.job_id, s.queue, s.kind, s.tenant_id, s.use_case, s.concurrency_key,
            case when r.run_at > t.moment then 'scheduled' else 'ready' end, s.priority, r.run_at,
-           r.run_at + coalesce(s.delay_tolerance, '0'), s.delay_tolerance, s.deadline_policy, s.payload, s.max_attempts,
+           r.run_at + coalesce(s.delay_tolerance, q.delay_tolerance, '0'), coalesce(s.delay_tolerance, q.delay_tolerance), s.deadline_policy, s.payload, s.max_attempts,
            s.backoff, s.timeout, coalesce(s.headers, '{}') || r.headers::jsonb, t.moment
       -- Nobody can guess how many have moved: joined to those, the whole batch would be gone through for each of its
       -- rows. What is read here is as it was when its revision was compared.
@@ -170,12 +171,17 @@ with lead as materialized (
                 on u.job_id = d.job_id
             offset 0) r
       join jobd.schedules s on s.id = r.schedule_id
+      left join jobd.queues q on q.name = s.queue
      cross join (select coalesce($23::timestamptz, clock_timestamp()) as moment) t
-    returning queue, state
+    returning id, queue, state, tenant_id
+), weighed as materialized (
+    select count(jobd.weigh(t.tenant_id, t.ids, false, $23::timestamptz))
+      from (select tenant_id, array_agg(id order by id) as ids from made
+             where tenant_id is not null group by tenant_id order by tenant_id) t
 ), woken as materialized (
     select jobd.wake(array_agg(distinct queue)) from made where state = 'ready'
 )
-select m.id from moved m cross join woken
+select m.id from moved m cross join weighed cross join woken
 
 -- name: forget (retention, batch, now)
 -- Forget what was decided longer ago than this, by the database's clock, `batch` rows at most. Returns how many.

@@ -84,6 +84,19 @@ async def wait_too_short(jobs: Jobs, door: Link) -> Any:
     return await jobs.wait(await make_job(door, id=ID, state="scheduled"), timeout="1ms")
 
 
+async def tenant_full(jobs: Jobs, door: Link) -> Any:
+    connection = await door.opened()
+    await connection.execute("insert into jobd.tenants (id, max_pending) values ('acme', 2)")
+    await jobs.enqueue("noop", {}, tenant_id="acme")
+    return await jobs.enqueue_many("noop", [{}] * 3, tenant_id="acme")
+
+
+async def sql_tenant_full(jobs: Jobs, door: Link) -> Any:
+    connection = await door.opened()
+    await connection.execute("insert into jobd.tenants (id, max_pending) values ('acme', 0)")
+    return await connection.fetch("select * from jobd.enqueue('noop', tenant_id => 'acme')")
+
+
 async def sql_kind(jobs: Jobs, door: Link) -> Any:
     connection = await door.opened()
     return await connection.fetch("select * from jobd.enqueue('send mail')")
@@ -103,6 +116,8 @@ REFUSED: dict[str, tuple[Act, tuple[str, ...]]] = {
     "unique-key-rejected": (enqueue_with_held_key, ("'order-17'", str(OTHER), "on_conflict='keep'")),
     "unique-key-taken": (retry_with_taken_key, (str(ID), "'order-17'", str(OTHER), "cancel that one")),
     "wait-timeout": (wait_too_short, (str(ID), "scheduled", "wait again")),
+    "tenant-full": (tenant_full, ("'acme'", "max_pending is 2", "2 jobs waiting", "try again")),
+    "sql-tenant-full": (sql_tenant_full, ("'acme'", "0 jobs waiting", "max_pending")),
     "sql-kind": (sql_kind, ("kind", "'send mail'", "at most 99 letters")),
 }
 

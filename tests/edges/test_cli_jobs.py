@@ -115,11 +115,13 @@ def test_enqueue_with_json_tells_whether_the_job_is_new(shell: str) -> None:
         "id": id,
         "created": True,
         "replaced": False,
+        "shed": False,
     }
     assert jobd("enqueue", "tidy", "--id", id, "--json").json == {
         "id": id,
         "created": False,
         "replaced": False,
+        "shed": False,
     }
 
 

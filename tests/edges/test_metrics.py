@@ -121,6 +121,17 @@ def test_a_started_run_is_counted_with_its_wait() -> None:
     assert value(series, "jobd_job_wait_seconds_bucket", queue="images", kind="resize", le="0.5") == 1
 
 
+def test_deadlines_are_counted_for_jobs_that_have_one() -> None:
+    events = Events()
+    metrics = new_metrics(events)
+    events.emit_all([started()._replace(late=late) for late in (None, True, False, False)])
+
+    series = shown(metrics)
+
+    assert value(series, "jobd_deadlines_total", queue="images", kind="resize", outcome="met") == 2
+    assert value(series, "jobd_deadlines_total", queue="images", kind="resize", outcome="late") == 1
+
+
 def test_a_wait_below_zero_counts_as_none() -> None:
     events = Events()
     metrics = new_metrics(events)

@@ -356,6 +356,7 @@ async def test_rows_that_the_server_cannot_read_are_refused_without_showing_them
     id = await make_job(door)
     async with PoolDoor(pool).all_or_nothing() as unit:
         head = await Copying(unit).row_head(id, own=2)
+    assert head is not None
     text = b'{"secret": }'
     row = head + uuid7().bytes + (len(text) + 1).to_bytes(4, "big") + b"\x01" + text
     with pytest.raises(Refused, match="invalid input syntax for type json") as caught:

@@ -83,7 +83,7 @@ async def test_a_new_job_is_the_same_row_by_the_short_way(store: Store, door: Li
     now = datetime.now(UTC)
     long, short = new_job(**given), new_job(**given)
     await store.enqueue(long, now=now)
-    await store.enqueue_new(short, now=now)
+    await (store.enqueue_of_tenant if short.tenant_id else store.enqueue_new)(short, now=now)
     rows = "select to_jsonb(j) - 'id' as row from jobd.jobs j where id = $1"
     ((by_function,), (by_insert,)) = [*await query(door, rows, long.id), *await query(door, rows, short.id)]
     assert by_insert == by_function

@@ -224,7 +224,7 @@ async def test_running_jobs_are_left_alone_unless_they_are_meant(
 async def test_a_cancelled_job_of_a_queue_that_keeps_nothing_leaves_a_tombstone(
     door: Link, sweeps: Sweeps, fleet: Fleet, reader: Reader, audit_id: UUID
 ):
-    await fleet.declare_queues(["pings"], ["nothing"])
+    await fleet.declare_queues(["pings"], ["nothing"], [None])
     pinged, other = await make_job(door, queue="pings"), await make_job(door)
     await sweeps.cancel_many([pinged, other], asks=True, reason="x", audit_id=audit_id)
     assert [(await reader.get(id)).kept for id in (pinged, other)] == [False, True]

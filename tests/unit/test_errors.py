@@ -25,6 +25,7 @@ from jobd.errors import (
     Refused,
     SchemaOutdated,
     SchemaTooNew,
+    TenantFull,
     UniqueKeyTaken,
     WaitTimeout,
     WrongState,
@@ -50,6 +51,10 @@ EXAMPLES = [
     (UniqueKeyTaken(ID, "k", OTHER), f"its unique key 'k' is held by job {OTHER}; cancel that one first"),
     (UniqueKeyTaken(ID, "k", None), "held by another job"),
     (IdTaken(ID), f"id {ID} belongs to a job of another kind or tenant"),
+    (
+        TenantFull("acme", limit=50, waiting=48, surplus=3),
+        "tenant 'acme' has 48 jobs waiting, and its max_pending is 50: 3 of the new ones are too many; try",
+    ),
     (ClaimLost(ID, 3), f"claim 3 of job {ID} is lost"),
     (WaitTimeout(ID, 1.5, "running"), f"job {ID} is still running after 1.5 s"),
     (

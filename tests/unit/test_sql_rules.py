@@ -56,7 +56,7 @@ def statement(block: Block) -> str:
     return re.sub(r"--[^\n]*", "", block.text)
 
 
-def test_every_write_of_a_job_stands_in_six_files():
+def test_every_write_of_a_job_stands_in_seven_files():
     found = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*")
@@ -70,6 +70,7 @@ def test_every_write_of_a_job_stands_in_six_files():
         "sql/functions.sql",
         "sql/functions_limits.sql",
         "sql/functions_unique.sql",
+        "sql/functions_admission.sql",
         "sql/functions_schedules.sql",
         "sql/bulk.sql",
         "sql/schedules.sql",
@@ -215,7 +216,8 @@ def test_a_script_that_has_no_blocks_is_read_whole():
     assert sql.blocks("functions") == {}
 
 
-def test_both_doors_for_one_job_take_all_that_a_job_has():
+def test_all_doors_for_one_job_take_all_that_a_job_has():
     every = {*NewJob._fields, "now"}
     assert set(BLOCKS["enqueue"].parameters) == every
-    assert set(BLOCKS["enqueue_new"].parameters) == every - {"unique_key", "unique_for", "on_conflict"}
+    for name in ("enqueue_new", "enqueue_of_tenant"):
+        assert set(BLOCKS[name].parameters) == every - {"unique_key", "unique_for", "on_conflict"}

@@ -1,0 +1,68 @@
+"""A queue's tolerance holds for the jobs that say none, by whatever door they come."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from jobd import Jobs
+from jobd.door import Link
+from jobd.fleet import Fleet
+from jobd.store import Store
+from tests.factories import SECOND, new_job, query, scalar
+
+TOLERANCE = timedelta(minutes=10)
+
+
+@pytest.fixture
+async def jobs(database_url: str) -> AsyncIterator[Jobs]:
+    async with Jobs(database_url, queues={"images": {"delay_tolerance": "10m"}}) as jobs:
+        yield jobs
+
+
+async def stored(door: Link) -> list[Any]:
+    """(tolerance, deadline after its time), of all jobs."""
+    text = "select delay_tolerance as own, deadline_at - run_at as after from jobd.jobs order by id"
+    rows = await query(door, text)
+    return [(row["own"], row["after"]) for row in rows]
+
+
+async def test_the_process_that_enqueues_takes_it_from_its_settings(jobs: Jobs, door: Link):
+    await jobs.enqueue("noop", queue="images")
+    await jobs.enqueue("noop", queue="images", delay_tolerance="1s")
+    await jobs.enqueue("noop", queue="images", delay_tolerance=0)
+    await jobs.enqueue("noop")
+    nothing = timedelta(0)
+    assert await stored(door) == [
+        (TOLERANCE, TOLERANCE),
+        (SECOND, SECOND),
+        (nothing, nothing),
+        (None, nothing),
+    ]
+    await jobs.enqueue_many("noop", [{}], queue="images", tenant_id="t")
+    await jobs.enqueue("noop", queue="images", tenant_id="t")
+    await jobs.enqueue("noop", queue="images", unique_key="k", deadline_policy="drop")
+    assert (await stored(door))[4:] == [(TOLERANCE, TOLERANCE)] * 3
+
+
+async def test_enqueues_in_sql_find_it_in_the_database(door: Link, store: Store, fleet: Fleet):
+    await fleet.declare_queues(["images", "default"], ["all"] * 2, [TOLERANCE, None])
+    await query(door, "select jobd.enqueue('noop', queue => 'images')")
+    await query(door, "select jobd.enqueue('noop', queue => 'images', delay_tolerance => '1 s')")
+    await query(door, "select jobd.enqueue('noop')")
+    await query(door, "select jobd.enqueue_many('noop', array['{}']::jsonb[], queue => 'images')")
+    await store.enqueue(new_job(queue="images"))
+    own = [tolerance for tolerance, _ in await stored(door)]
+    assert own == [TOLERANCE, SECOND, None, TOLERANCE, TOLERANCE]
+
+
+async def test_a_daemon_that_names_none_leaves_it_and_one_that_names_another_changes_it(
+    door: Link, fleet: Fleet
+):
+    told = "select delay_tolerance from jobd.queues where name = 'images'"
+    for given, stands in ((TOLERANCE, TOLERANCE), (None, TOLERANCE), (SECOND, SECOND)):
+        await fleet.declare_queues(["images"], ["all"], [given])
+        assert await scalar(door, told) == stands
