@@ -390,7 +390,7 @@ async def test_jobs_that_are_held_run_as_soon_as_there_is_a_slot(jobs: Jobs, lin
     async with jobs.running(concurrency=2):
         await line.learned()
         ids = await line.held(link, 2, 3)
-        assert line.began == ["stuck", "stuck"]
+        await eventually(lambda: line.began == ["stuck", "stuck"])
         line.let_go.set()
         for id in ids:
             await jobs.wait(id, timeout=10)
