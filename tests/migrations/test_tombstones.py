@@ -36,6 +36,7 @@ async def test_queues_that_are_known_keep_all(session: asyncpg.Connection[Any], 
         "0005_limits",
         "0006_audit",
         "0007_unique_keys",
+        "0008_admission",
     ]
     assert await session.fetchval("select keep from jobd.queues") == "all"
     # The statement of a daemon of the release before.
