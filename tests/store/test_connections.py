@@ -146,12 +146,7 @@ async def test_a_duplicate_is_told_inside_the_transaction_too(client: Client, lo
 async def test_keys_of_many_jobs_and_their_conflicts_work_inside_the_transaction(
     client: Client, loan: Loan, door: Link
 ):
-    payloads: list[dict[str, Any]] = [
-        {"n": "100 % :sure"},
-        {"n": None},
-        {"n": "it's {\"\\"},
-        {"n": "100 % :sure"},
-    ]
+    payloads = [{"n": key} for key in ("100 % :sure", None, "it's {\"\\", "100 % :sure")]
     options = {"unique_key": lambda payload: payload["n"], "unique_for": "waiting"}
     ids = await loan.enqueue_many(client, "greet", payloads, **options)
     assert ids[0] == ids[3]
