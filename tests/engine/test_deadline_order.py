@@ -81,7 +81,7 @@ class Shop:
             self.now += CLAIM
 
     async def work(self) -> None:
-        """Begin what is held in slots that came free up to now; its end is told when its time is over."""
+        """Begin what is held in slots that came free up to now; its end is written at once."""
         ended = []
         self.free.sort()
         for number, first in enumerate(self.free):
