@@ -13,6 +13,7 @@ from benchmarks.venvs import ROOT
 
 WORKLOADS = (
     *("drain", "latency", "steady", "producers", "backlog", "snapshot", "bulk", "processes", "growth"),
+    *("limits", "fairness"),
 )
 QUICK_SECONDS = 300
 
@@ -43,6 +44,10 @@ class Sizes:
     growth_few: int = 1_000
     growth_many: int = 10_000_000
     growth_finished: int = 5_000_000
+    limits_jobs: int = 100_000
+    flood_jobs: int = 100_000
+    zipf_jobs: int = 100_000
+    idle_batches: int = 20
     pairs: int = 10
 
 
@@ -62,6 +67,10 @@ QUICK = Sizes(
     fleet_jobs=20_000,
     growth_many=200_000,
     growth_finished=100_000,
+    limits_jobs=20_000,
+    flood_jobs=20_000,
+    zipf_jobs=50_000,
+    idle_batches=10,
     pairs=0,
 )
 
@@ -82,6 +91,7 @@ class Options:
     print_json: bool
     keep: bool
     join: bool
+    before: str | None
     told: tuple[str, ...]  # the command line, without folders of this machine
 
 
@@ -114,6 +124,7 @@ def parse(arguments: list[str] | None = None) -> Options:
         action="store_true",
         help="leave what the results' folder holds of other workloads as it is, for a run in parts",
     )
+    add("--before", metavar="COMMIT", help="limits: compare with jobd as it was then, by the CPU of a job")
     add("--json", action="store_true", help="print the JSON instead of the table")
     add("--keep", action="store_true", help="leave the servers' data behind")
     given = parser.parse_args(arguments)
@@ -140,6 +151,7 @@ def parse(arguments: list[str] | None = None) -> Options:
         print_json=given.json,
         keep=given.keep,
         join=given.join,
+        before=given.before,
         told=_without_folders(sys.argv[1:] if arguments is None else arguments),
     )
 
