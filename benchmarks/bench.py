@@ -147,19 +147,20 @@ class Bench:
             contestant.run("install", url=self.redis.url)
             yield RedisStore(self.redis, self._describe(contestant, self.redis.url))
             return
-        template = f"bench_of_{contestant.name}"
-        if contestant.name not in self._installed:
+        template = f"bench_of_{contestant.name}{contestant.edition}"
+        if template not in self._installed:
             contestant.run("install", url=self.postgres.fresh(template))
-            self._installed.add(contestant.name)
+            self._installed.add(template)
         self.postgres.fresh(database, template=template)
         with self.open(contestant, database=database) as store:
             yield store
 
     def _describe(self, contestant: Contestant, url: str) -> dict[str, Any]:
         """Asked once: it is the same for every store."""
-        if contestant.name not in self._described:
-            self._described[contestant.name] = contestant.run("describe", url=url)
-        return self._described[contestant.name]
+        name = f"{contestant.name}{contestant.edition}"
+        if name not in self._described:
+            self._described[name] = contestant.run("describe", url=url)
+        return self._described[name]
 
     @contextmanager
     def open(self, contestant: Contestant, *, database: str) -> Iterator[PostgresStore]:

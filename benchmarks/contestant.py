@@ -92,6 +92,9 @@ class Contestant:
     about: Declared
     interpreter: Path
     python: str  # its version
+    # The tree that it is run from; one of another commit has a name for it.
+    root: Path = ROOT
+    edition: str = ""
 
     @property
     def durable(self) -> bool:
@@ -107,7 +110,7 @@ class Contestant:
                     stdout=subprocess.PIPE,
                     stderr=errors,
                     text=True,
-                    cwd=ROOT,
+                    cwd=self.root,
                     env=self._environment(url, environment),
                     timeout=VERB_SECONDS,
                 )
@@ -123,14 +126,14 @@ class Contestant:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            cwd=ROOT,
+            cwd=self.root,
             env=self._environment(url, environment),
             start_new_session=True,  # by which kill() finds what it started
         )
         return Running(self, verb, process, errors)
 
     def _command(self, verb: str, *arguments: object) -> list[str]:
-        program = str(FOLDER / "program.py")
+        program = str(self.root / FOLDER.relative_to(ROOT) / "program.py")
         return [str(self.interpreter), "-P", program, self.name, verb, *map(str, arguments)]
 
     def _environment(self, url: str, more: Mapping[str, str]) -> dict[str, str]:

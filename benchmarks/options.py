@@ -14,6 +14,8 @@ from benchmarks.venvs import ROOT
 WORKLOADS = (
     *("drain", "latency", "steady", "producers", "backlog", "snapshot", "bulk", "processes", "growth"),
     "schedules",
+    "limits",
+    "fairness",
 )
 QUICK_SECONDS = 300
 
@@ -48,6 +50,10 @@ class Sizes:
     schedules_at_once: int = 1_000
     schedules_idle_seconds: float = 30
     schedules_spread_seconds: float = 60
+    limits_jobs: int = 100_000
+    flood_jobs: int = 100_000
+    zipf_jobs: int = 100_000
+    idle_batches: int = 20
     pairs: int = 10
 
 
@@ -71,6 +77,10 @@ QUICK = Sizes(
     schedules_at_once=100,
     schedules_idle_seconds=5,
     schedules_spread_seconds=10,
+    limits_jobs=20_000,
+    flood_jobs=20_000,
+    zipf_jobs=50_000,
+    idle_batches=10,
     pairs=0,
 )
 
@@ -91,6 +101,7 @@ class Options:
     print_json: bool
     keep: bool
     join: bool
+    before: str | None
     told: tuple[str, ...]  # the command line, without folders of this machine
 
 
@@ -123,6 +134,7 @@ def parse(arguments: list[str] | None = None) -> Options:
         action="store_true",
         help="leave what the results' folder holds of other workloads as it is, for a run in parts",
     )
+    add("--before", metavar="COMMIT", help="limits: compare with jobd as it was then, by the CPU of a job")
     add("--json", action="store_true", help="print the JSON instead of the table")
     add("--keep", action="store_true", help="leave the servers' data behind")
     given = parser.parse_args(arguments)
@@ -149,6 +161,7 @@ def parse(arguments: list[str] | None = None) -> Options:
         print_json=given.json,
         keep=given.keep,
         join=given.join,
+        before=given.before,
         told=_without_folders(sys.argv[1:] if arguments is None else arguments),
     )
 

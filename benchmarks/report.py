@@ -56,6 +56,20 @@ COLUMNS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "processes": (("drain_per_second", "jobs/s", ",.1f"), ("worker_us", "worker CPU us a job", ",.0f")),
     "fleet": (("drain_per_second", "jobs/s", ",.0f"), ("database_us", "database CPU us a job", ",.0f")),
+    "limits": (
+        ("jobs", "jobs", ",.0f"),
+        ("drain_per_second", "drain jobs/s", ",.0f"),
+        ("worker_us", "worker CPU us a job", ",.0f"),
+        ("database_us", "database CPU us a job", ",.0f"),
+    ),
+    "fairness": (
+        ("jobs", "jobs", ",.0f"),
+        ("drain_per_second", "drain jobs/s", ",.0f"),
+        ("sent", "sent by the other", ",.0f"),
+        ("p50_ms", "its wait p50 ms", ",.1f"),
+        ("p99_ms", "its wait p99 ms", ",.1f"),
+        ("jain", "Jain's index", ".3f"),
+    ),
     "growth": (
         ("few_us", "us a job with few", ",.1f"),
         ("many_us", "us a job with many", ",.1f"),

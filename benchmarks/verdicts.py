@@ -106,6 +106,13 @@ def value_at_most(bar: float, value: float | None, unit: str = "") -> tuple[str,
     return f"{value:,.4g}{unit}", HOLDS if value <= bar else FAILS
 
 
+def value_at_least(bar: float, value: float | None, unit: str = "") -> tuple[str, str]:
+    """Judge a median by itself."""
+    if value is None:
+        return "-", NONE
+    return f"{value:,.4g}{unit}", HOLDS if value >= bar else FAILS
+
+
 @dataclass(frozen=True)
 class Best:
     """The best median of a group. `value` is None, and `told` why, unless each of the group has a figure."""
@@ -249,6 +256,30 @@ def verdicts(results: Results) -> list[Verdict]:
         (
             "schedules: at most 1 % of a core while none of 10,000 occurs",
             by_medians(value_at_most(1, median("schedules", "idle_percent"), " %")),
+        ),
+        (
+            "limits: unused, at most 5 % more CPU a job than before (--before)",
+            at_most(1.05, results.walk("limits unused")),
+        ),
+        (
+            "limits: ten of each of 1,000 keys, at least 60 % of plain",
+            at_least(0.60, results.walk("limits keyed")),
+        ),
+        (
+            "limits: fair over 100 tenants, at least 70 % of plain",
+            at_least(0.70, results.walk("limits fair")),
+        ),
+        (
+            "fairness: beside a flood p99 under 100 ms",
+            value_at_most(100, median("fairness", "p99_ms", "flood"), " ms"),
+        ),
+        (
+            "fairness: Jain's index of 100 tenants at least 0.95",
+            by_medians(value_at_least(0.95, median("fairness", "jain", "zipf"))),
+        ),
+        (
+            "fairness: a claim beside 9,900 idle tenants within 1.5x",
+            at_most(1.5, results.walk("fairness idle")),
         ),
     ]
     return [Verdict(bar, measured, judgement) for bar, (measured, judgement) in judged]

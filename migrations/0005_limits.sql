@@ -99,11 +99,16 @@ create index jobs_ready on jobd.jobs (queue, priority desc, deadline_at, id)
     where state = 'ready' and crashes = 0 and concurrency_key is null and use_case is null;
 create index jobs_keyed on jobd.jobs (queue, priority desc, deadline_at, id)
     where state = 'ready' and (concurrency_key is not null or use_case is not null);
-create index jobs_key on jobd.jobs (concurrency_key, id) where concurrency_key is not null;
+create index jobs_key on jobd.jobs (concurrency_key, id)
+    where concurrency_key is not null and state in ('scheduled', 'ready');
 create index jobs_key_ready on jobd.jobs (queue, concurrency_key, priority desc, deadline_at, id)
     where state = 'ready' and concurrency_key is not null;
 create index jobs_use_case_ready on jobd.jobs (queue, use_case, priority desc, deadline_at, id)
     where state = 'ready' and use_case is not null;
+-- Of those that wait: whether a tenant may have more of them. What runs is no part of it, or each claim would write to it.
+drop index jobd.jobs_tenant;
+create index jobs_tenant on jobd.jobs (tenant_id, queue)
+    where tenant_id is not null and state in ('scheduled', 'ready');
 create index jobs_fair on jobd.jobs (queue, tenant_id, priority desc, deadline_at, id)
     where state = 'ready' and tenant_id is not null;
 

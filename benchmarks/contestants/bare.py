@@ -38,6 +38,7 @@ update jobd.jobs j
       cross join lateral (
             select r.id from jobd.jobs r
              where r.queue = q.queue and r.state = 'ready' and r.crashes = 0
+               and r.concurrency_key is null and r.use_case is null
              order by r.priority desc, r.deadline_at, r.id
              limit q.room for update skip locked) picked))
 returning j.id, j.claim_no, j.kind, j.payload
@@ -182,8 +183,9 @@ def describe() -> dict[str, str]:
         # Each by its own index, the waiting ones from their end: what is done already is never read.
         "unfinished": "select case"
         " when exists (select from (select from jobd.jobs"
-        "     where queue = 'default' and state = 'ready' and crashes = 0 order by"
-        "     priority, deadline_at desc, id desc limit 1) t) then 1"
+        "     where queue = 'default' and state = 'ready' and crashes = 0"
+        "       and concurrency_key is null and use_case is null"
+        "     order by priority, deadline_at desc, id desc limit 1) t) then 1"
         " when exists (select from jobd.jobs where state = 'running' and worker_id is not null) then 1"
         " else 0 end",
         "completed": "select count(*) from jobd.job_history"

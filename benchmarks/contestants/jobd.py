@@ -70,8 +70,13 @@ def describe() -> dict[str, str]:
         # Each by its own index, the waiting ones from their end: what is done already is never read.
         "unfinished": "select case"
         " when exists (select from (select from jobd.jobs"
-        "     where queue = 'default' and state = 'ready' and crashes = 0 order by"
-        "     priority, deadline_at desc, id desc limit 1) t) then 1"
+        "     where queue = 'default' and state = 'ready' and crashes = 0"
+        "       and concurrency_key is null and use_case is null"
+        "     order by priority, deadline_at desc, id desc limit 1) t) then 1"
+        " when exists (select from (select from jobd.jobs"
+        "     where queue = 'default' and state = 'ready'"
+        "       and (concurrency_key is not null or use_case is not null)"
+        "     order by priority, deadline_at desc, id desc limit 1) t) then 1"
         " when exists (select from jobd.jobs where state = 'running' and worker_id is not null) then 1"
         " when exists (select from jobd.jobs where state = 'scheduled' and run_at < now() + interval '1 day')"
         " then 1 else 0 end",

@@ -161,8 +161,8 @@ def _fill(bench: Bench, jobd: Contestant, store: PostgresStore, *, many: bool) -
     finished = bench.sizes.growth_finished if many else bench.sizes.growth_few
     jobd.run("past", finished, url=store.url)
     jobd.run("enqueue", 1, url=store.url)
-    _copies(store, jobs // 2, {"priority": "-1000"})
-    _copies(
+    copies(store, jobs // 2, {"priority": "-1000"})
+    copies(
         store,
         jobs // 2,
         {
@@ -175,7 +175,7 @@ def _fill(bench: Bench, jobd: Contestant, store: PostgresStore, *, many: bool) -
     bench.note(f"growth: {jobs:,} jobs, {finished:,} finished in `{'many' if many else 'few'}`")
 
 
-def _copies(store: PostgresStore, count: int, changed: dict[str, str]) -> None:
+def copies(store: PostgresStore, count: int, changed: dict[str, str]) -> None:
     """Copies of the ready job there is, but for what is `changed`; the columns are whatever the table has."""
     columns = [
         str(row[0])

@@ -92,7 +92,7 @@ def _phases(bench: Bench, contestant: Contestant, *, offered: bool) -> list[list
                 sent += contestant.run("produce", *load, "--kind", "stamp", url=store.url)["jobs"]
                 until_done(store, worker, seconds=LATE_SECONDS)
             worker.stop()
-        stamps = [stamp for file in Path(folder).iterdir() for stamp in _read(file)]
+        stamps = [stamp for file in Path(folder).iterdir() for stamp in read(file)]
     if sent > len(stamps):
         bench.note(
             f"latency, {contestant.name}: what had not begun {LATE_SECONDS} s after the last call is not in"
@@ -121,5 +121,6 @@ def _waits(stamps: list[Stamp]) -> list[float]:
     return [stamp.waited / 1e6 for stamp in stamps]
 
 
-def _read(file: Path) -> list[Stamp]:
+def read(file: Path) -> list[Stamp]:
+    """The stamps of one process."""
     return [Stamp(sent, waited) for sent, waited in json.loads(file.read_text())]

@@ -12,7 +12,7 @@ as $$
                            / extract(epoch from rate_period))::int, 0) end
 $$;
 
-create or replace function jobd.claim_under_limits(
+create or replace function jobd.claim_governed(
     worker_id    uuid,
     queues       text[],
     rooms        integer[],
@@ -20,8 +20,7 @@ create or replace function jobd.claim_under_limits(
     kind_rooms   integer[],
     suspects     integer,
     suspect_from integer,
-    moment       timestamptz,
-    deep         boolean
+    now          timestamptz default null
 ) returns setof jobd.jobs
 language plpgsql volatile
 -- Its plan shall not depend on statistics, which are stale in a queue: what is ordered is read from an index in that
@@ -32,20 +31,32 @@ set enable_nestloop = off
 set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
--- One pass of claim_governed: over the front of each queue, or, if `deep`, also over what stands behind it.
--- Jobs whose key, use case or tenant is full are left out; the others are numbered within each of these, one after the
--- other, and those stay for which there is room. What has none of them takes no part in that.
+-- Claim ready jobs under limits that count over all daemons. One such claim at a time, up to its commit: the statements
+-- behind the lock see what all claims before it have taken, so that no limit is exceeded, and whoever finishes
+-- meanwhile only makes room.
 #variable_conflict use_variable
 declare
+    moment     timestamptz := coalesce(claim_governed.now, clock_timestamp());
     full_kinds text[] := array(select p.kind from unnest(kinds, kind_rooms) as p (kind, room) where p.room <= 0);
+    -- The first pass looks at the front of each queue, and, where that did not fill the rooms, the second also at what
+    -- stands behind it.
+    deep       boolean := false;
+    taken      integer := 0;
 begin
+    if not exists (select from jobd.workers w where w.id = claim_governed.worker_id and w.lease_until > moment) then
+        return;
+    end if;
+    perform pg_advisory_xact_lock(1785684580, 5);
+    loop
+    -- Jobs whose key, use case or tenant is full are left out; the others are numbered within each of these, one after
+    -- the other, and those stay for which there is room. What has none of them takes no part in that.
     return query
     with recursive running as materialized (
         select r.queue, r.tenant_id, r.use_case, r.concurrency_key from jobd.jobs r where r.state = 'running'
     ), ours as materialized (
         -- What the first pass of this claim has taken.
         select r.queue, r.kind, r.crashes from jobd.jobs r
-         where deep and r.state = 'running' and r.worker_id = claim_under_limits.worker_id and r.claimed_at = moment
+         where deep and r.state = 'running' and r.worker_id = claim_governed.worker_id and r.claimed_at = moment
     ), of_queue as materialized (
         select u.queue, coalesce(q.fair, false) as fair,
                least(u.room - (select count(*) from ours o where o.queue = u.queue),
@@ -55,7 +66,7 @@ begin
                           then jobd.tokens((select s.spent_until from jobd.rates s
                                              where s.scope = 'queue' and s.name = u.queue),
                                            q.rate_count, q.rate_period, q.rate_burst, moment) end)::int as room
-          from unnest(claim_under_limits.queues, claim_under_limits.rooms) as u (queue, room)
+          from unnest(claim_governed.queues, claim_governed.rooms) as u (queue, room)
           left join jobd.queues q on q.name = u.queue
          where q.paused_at is null
     ), wanted as materialized (
@@ -203,7 +214,7 @@ begin
                   and r.kind <> all (full_kinds)
                   and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
                 order by r.priority desc, r.deadline_at, r.id
-                limit least(k.room, (select max(n.key_limit) from jobd.kinds n))) c
+                limit least(k.room, coalesce((select max(n.key_limit) from jobd.kinds n), 1))) c
          where k.key is not null
         union
         select c.*
@@ -237,24 +248,29 @@ begin
           from found f
           left join jobd.kinds k on k.name = f.kind
           left join (select r.concurrency_key, count(*) as number from running r
-                      where r.concurrency_key is not null group by r.concurrency_key) r
+                      where r.concurrency_key is not null
+                        and (deep or exists (select from first f where f.concurrency_key is not null))
+                      group by r.concurrency_key) r
             on r.concurrency_key = f.concurrency_key
           left join jobd.use_cases u on u.name = f.use_case
           left join (select r.use_case, count(*) as number from running r
-                      where r.use_case is not null group by r.use_case) c on c.use_case = f.use_case
+                      where r.use_case is not null
+                        and (deep or exists (select from first f where f.use_case is not null))
+                      group by r.use_case) c on c.use_case = f.use_case
           left join of_tenant t on t.tenant_id = f.tenant_id
-          left join unnest(claim_under_limits.kinds, claim_under_limits.kind_rooms) as p (kind, room) on p.kind = f.kind
+          left join unnest(claim_governed.kinds, claim_governed.kind_rooms) as p (kind, room) on p.kind = f.kind
     ), open as materialized (
         select f.id, f.queue, f.kind, f.tenant_id, f.use_case, f.concurrency_key, f.crashes,
                f.key_room, f.use_case_room, f.tenant_room, f.kind_room,
                row_number() over (order by f.turn, f.priority desc, f.deadline_at, f.id) as place
           from rated f
          where least(f.key_room, f.use_case_room, f.tenant_room, f.kind_room, 1) > 0
-           -- In order: nobody before it waits, and nobody of its key is at work or between two attempts.
+           -- In order: nobody before it waits, and nobody of its key is between two attempts; who is at work has its room.
            and case when f.ordered
                     then not exists (select from jobd.jobs o
                                       where o.concurrency_key = f.concurrency_key and o.id <> f.id
-                                        and (o.state = 'running' or o.state = 'scheduled' and o.claim_no > 0
+                                        and o.state in ('scheduled', 'ready')
+                                        and (o.state = 'scheduled' and o.claim_no > 0
                                              or o.state = 'ready' and o.id < f.id))
                     else true end
     ), by_key as (
@@ -265,6 +281,11 @@ begin
           from (select o.*, row_number() over (partition by o.concurrency_key order by o.place) as number
                   from open o where o.concurrency_key is not null) o
          where o.number <= o.key_room
+    ), limited as materialized (
+        -- Whether anything but keys bounds any of them: mostly not.
+        select exists (select from by_key o
+                        where o.use_case_room is not null or o.tenant_room is not null or o.kind_room is not null
+                           or o.crashes >= claim_governed.suspect_from) as further
     ), by_use_case as (
         select o.* from by_key o where o.use_case is null
         union all
@@ -290,21 +311,24 @@ begin
                   from by_tenant o where o.kind_room is not null) o
          where o.number <= o.kind_room
     ), by_suspicion as (
-        select o.id, o.queue, o.place from by_kind o where o.crashes < claim_under_limits.suspect_from
+        select o.id, o.queue, o.place from by_kind o where o.crashes < claim_governed.suspect_from
         union all
         select o.id, o.queue, o.place
           from (select o.*, row_number() over (order by o.place) as number
-                  from by_kind o where o.crashes >= claim_under_limits.suspect_from) o
-         where o.number <= claim_under_limits.suspects
-                           - (select count(*) from ours o where o.crashes >= claim_under_limits.suspect_from)
+                  from by_kind o where o.crashes >= claim_governed.suspect_from) o
+         where o.number <= claim_governed.suspects
+                           - (select count(*) from ours o where o.crashes >= claim_governed.suspect_from)
     ), by_queue as (
         select o.id
-          from (select o.*, row_number() over (partition by o.queue order by o.place) as number from by_suspicion o) o
+          from (select o.*, row_number() over (partition by o.queue order by o.place) as number
+                  from (select o.id, o.queue, o.place from by_key o where not (select l.further from limited l)
+                        union all
+                        select o.id, o.queue, o.place from by_suspicion o where (select l.further from limited l)) o) o
           join of_queue q on q.queue = o.queue
          where o.number <= q.room
-    ), taken as (
+    ), claimed as (
         update jobd.jobs j
-           set state = 'running', claim_no = j.claim_no + 1, attempt = j.attempt + 1, worker_id = claim_under_limits.worker_id,
+           set state = 'running', claim_no = j.claim_no + 1, attempt = j.attempt + 1, worker_id = claim_governed.worker_id,
                claimed_at = moment
          where j.id = any (array(select r.id from jobd.jobs r
                                   where r.id = any (array(select b.id from by_queue b)) and r.state = 'ready'
@@ -313,16 +337,19 @@ begin
     ), spent as (
         insert into jobd.rates as s (scope, name, spent_until)
         select 'queue', q.name, moment + count(*) * q.rate_period / q.rate_count
-          from taken t join jobd.queues q on q.name = t.queue where q.rate_count is not null
+          from claimed t join jobd.queues q on q.name = t.queue where q.rate_count is not null
          group by q.name, q.rate_period, q.rate_count
         union all
-        select 'tenant', n.id, moment + count(*) * n.rate_period / n.rate_count
-          from taken t join jobd.tenants n on n.id = t.tenant_id where n.rate_count is not null
-         group by n.id, n.rate_period, n.rate_count
+        select 'tenant', c.tenant_id, moment + c.number * n.rate_period / n.rate_count
+          from (select t.tenant_id, count(*) as number from claimed t
+                 where t.tenant_id is not null and exists (select from jobd.tenants n where n.governed)
+                 group by t.tenant_id) c
+         cross join lateral (select n.rate_period, n.rate_count from jobd.tenants n
+                              where n.id = c.tenant_id and n.rate_count is not null limit 1) n
         union all
         select 'key', t.concurrency_key, moment + max(t.step)
           from (select t.concurrency_key, sum(k.rate_period / k.rate_count) over (partition by t.concurrency_key) as step
-                  from taken t join jobd.kinds k on k.name = t.kind
+                  from claimed t join jobd.kinds k on k.name = t.kind
                  where k.rate_count is not null and t.concurrency_key is not null) t
          group by t.concurrency_key
         on conflict (scope, name) do update
@@ -338,37 +365,10 @@ begin
          where n.after <> coalesce((select t.after from jobd.turns t where t.queue = n.queue and t.scope = n.scope), '')
         on conflict (queue, scope) do update set after = excluded.after
     )
-    select t.* from taken t;
-end
-$$;
-
-create or replace function jobd.claim_governed(
-    worker_id    uuid,
-    queues       text[],
-    rooms        integer[],
-    kinds        text[],
-    kind_rooms   integer[],
-    suspects     integer,
-    suspect_from integer,
-    now          timestamptz default null
-) returns setof jobd.jobs
-language plpgsql volatile
-as $$
--- Claim ready jobs under limits that count over all daemons. One such claim at a time, up to its commit: the statements
--- behind the lock see what all claims before it have taken, so that no limit is exceeded, and whoever finishes
--- meanwhile only makes room.
-declare
-    moment timestamptz := coalesce(claim_governed.now, clock_timestamp());
-    taken  integer;
-begin
-    if not exists (select from jobd.workers w where w.id = claim_governed.worker_id and w.lease_until > moment) then
-        return;
-    end if;
-    perform pg_advisory_xact_lock(1785684580, 5);
-    return query select * from jobd.claim_under_limits(worker_id, queues, rooms, kinds, kind_rooms, suspects, suspect_from, moment, false);
+    select t.* from claimed t;
     get diagnostics taken = row_count;
-    if taken < (select sum(r.room) from unnest(rooms) as r (room)) then
-        return query select * from jobd.claim_under_limits(worker_id, queues, rooms, kinds, kind_rooms, suspects, suspect_from, moment, true);
-    end if;
+    exit when deep or taken >= (select sum(r.room) from unnest(rooms) as r (room));
+    deep := true;
+    end loop;
 end
 $$;

@@ -32,6 +32,7 @@ select j.id, j.state, j.queue, j.kind, j.tenant_id, j.use_case, j.concurrency_ke
               order by r.claimed_at limit 20) as key_running,
        (select r.id from jobd.jobs r
          where k.ordered and r.concurrency_key = j.concurrency_key and r.id <> j.id
+           and r.state in ('scheduled', 'ready')
            and (r.state = 'scheduled' and r.claim_no > 0 or r.state = 'ready' and r.id < j.id)
          order by r.id limit 1) as key_before,
        case when jobd.tokens(qs.spent_until, q.rate_count, q.rate_period, q.rate_burst, t.moment) = 0

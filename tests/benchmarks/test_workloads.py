@@ -11,6 +11,7 @@ from benchmarks.contestant import Failed
 from benchmarks.machine import Stat, cpu_seconds
 from benchmarks.options import parse
 from benchmarks.workloads.drain import size_for
+from benchmarks.workloads.fairness import jain, zipf
 from benchmarks.workloads.latency import WARM_UP, Stamp, between, rate
 from benchmarks.workloads.schedules import Written, others, plan_of, same_minute, spread_out
 from benchmarks.workloads.snapshot import quarter_rates, quarter_rates_of_curve
@@ -35,6 +36,12 @@ def test_quarters_by_counts_are_cut_between_them():
 def test_two_counts_tell_nothing_of_quarters():
     with pytest.raises(Failed, match="too few"):
         quarter_rates_of_curve([(0.0, 0), (1.0, 5)])
+
+
+def test_even_shares_have_the_index_one_and_one_that_has_all_one_of_their_number():
+    assert jain([3, 3, 3]) == pytest.approx(1)
+    assert jain([9, 0, 0]) == pytest.approx(1 / 3)
+    assert zipf(1100, 3) == [600, 300, 200]
 
 
 def test_the_offered_rate_is_that_of_the_calls_and_not_of_the_plan():

@@ -56,6 +56,15 @@ class Reading:
     plan: str
 
 
+@dataclass(frozen=True)
+class Claim:
+    """What a claim took, which tables it read whole, and how many rows of each it fetched by an index."""
+
+    taken: int
+    whole: set[str]
+    fetched: dict[str, int]
+
+
 class Million:
     """The database of one test module. Nothing that a test explains there stays."""
 
@@ -215,6 +224,40 @@ class Million:
             functions={node.get("Function Name", "") for node in nodes(plan["Plan"])} - {""},
             plan=json.dumps(plan, indent=1),
         )
+
+    def keyed(self, count: int, keys: int) -> None:
+        """So many ready jobs more, in the queue `keyed`, with so many keys."""
+        self._do(
+            "insert into jobd.jobs (id, queue, kind, state, priority, run_at, deadline_at, deadline_policy,"
+            " payload, concurrency_key, created_at) select jobd.uuid7(), 'keyed', 'noop', 'ready', 0, now(),"
+            " now(), 'run', '{}', 'key' || n %% %s, now() from generate_series(1, %s) n",
+            keys,
+            count,
+        )
+
+    def claim_governed(self, said: str, rooms: Mapping[str, int]) -> Claim:
+        """Claim under the limits that `said` sets, and undo both."""
+        with self._session.transaction(force_rollback=True):
+            self._session.execute(said.encode())
+            before = self._tables()
+            (taken,) = self._session.execute(
+                "select count(*) from jobd.claim_governed(%s, %s, %s, '{}', '{}', 1, 2)",
+                [WORKER, list(rooms), list(rooms.values())],
+            ).fetchone() or (0,)
+            after = self._tables()
+        return Claim(
+            taken,
+            {name for name, (scans, _) in after.items() if scans > before[name][0]},
+            {name: rows - before[name][1] for name, (_, rows) in after.items()},
+        )
+
+    def _tables(self) -> dict[str, tuple[int, int]]:
+        """Per table, how often this transaction read all of it, and how many rows it fetched by an index."""
+        rows = self._session.execute(
+            "select relname, seq_scan, coalesce(idx_tup_fetch, 0) from pg_stat_xact_user_tables"
+            " where schemaname = 'jobd'"
+        )
+        return {name: (scans, fetched) for name, scans, fetched in rows.fetchall()}
 
     def _do(self, text: str, *arguments: object) -> None:
         self._session.execute(text, arguments or None)

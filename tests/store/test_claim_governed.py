@@ -267,6 +267,61 @@ async def test_in_a_fair_queue_jobs_without_a_tenant_are_one_more(door: Link, st
     assert Counter(claim.tenant_id for claim in claims) == {"t": 5, None: 6}
 
 
+async def test_beside_a_flood_another_tenant_comes_with_the_next_claim(
+    door: Link, store: Store, worker: UUID
+):
+    await limit(door, "queues", "default", fair=True)
+    await query(door, FILL.format(column="tenant_id", value="'flood'"), 3000)
+    for _ in range(5):
+        late = await make_job(door, tenant_id="other")
+        claims = await governed(store, worker, 20)
+        assert len(claims) == 20
+        assert late in {claim.id for claim in claims}
+        await finish(store, claims)
+
+
+async def test_tenants_with_unequal_backlogs_get_equal_shares_while_each_has_one(
+    door: Link, store: Store, worker: UUID
+):
+    await limit(door, "queues", "default", fair=True)
+    # Idle ones are no part of it.
+    await query(
+        door, "insert into jobd.tenants (id, weight) select 'idle' || n, 5 from generate_series(1, 500) n"
+    )
+    for rank in range(1, 21):
+        await query(door, FILL.format(column="tenant_id", value=f"'t{rank}'"), 1200 // rank)
+    served: Counter[str | None] = Counter()
+    while max(served.values(), default=0) < 40:
+        claims = await governed(store, worker, 30)
+        served.update(claim.tenant_id for claim in claims)
+        await finish(store, claims)
+    assert sum(served.values()) ** 2 / (20 * sum(n * n for n in served.values())) > 0.95
+
+
+async def test_in_a_fair_queue_a_tenants_other_keys_run_behind_a_long_backlog_of_one(
+    door: Link, store: Store, worker: UUID
+):
+    await limit(door, "queues", "default", fair=True)
+    await query(
+        door,
+        FILL.format(column="tenant_id, concurrency_key", value="'t', 'full'"),
+        3000,
+    )
+    other = await make_job(door, tenant_id="t", concurrency_key="other")
+    claims = await governed(store, worker, 20)
+    assert len(claims) == 2
+    assert other in {claim.id for claim in claims}
+
+
+async def test_behind_a_long_backlog_of_a_kind_that_has_no_room_here_others_run(
+    door: Link, store: Store, worker: UUID
+):
+    await limit(door, "queues", "default", max_running=50)
+    await query(door, FILL.format(column="tenant_id", value="'t'"), 3000)
+    other = await make_job(door, kind="other")
+    assert await claimed(store, worker, 20, kind_rooms={"noop": 0}) == [other]
+
+
 FILL = (
     "insert into jobd.jobs (id, queue, kind, state, priority, run_at, deadline_at, deadline_policy, payload,"
     " created_at, {column}) select jobd.uuid7(), 'default', 'noop', 'ready', 0, now() - interval '1 hour',"

@@ -18,12 +18,14 @@ from tests.store.million import BATCH, QUEUES, STATISTICS, WORKER, Million, Read
 
 pytestmark = pytest.mark.timeout(180)
 
+KEYS = 1000
 LIFECYCLE = sql.blocks("lifecycle")
 
 
 @pytest.fixture(scope="module")
 def everything(postgres: PostgresServer, migrated_template: str) -> Iterator[Million]:
     with postgres.database(migrated_template) as name, million(postgres.dsn(name)) as jobs:
+        jobs.keyed(50_000, KEYS)
         yield jobs
 
 
@@ -157,6 +159,39 @@ def test_expire_reads_what_has_expired_and_no_more(jobs: Million):
     reading = jobs.explain(LIFECYCLE["expire"], {"batch": BATCH})
     assert "Seq Scan" not in reading.scans, reading.plan
     assert reading.rows <= 4 * BATCH, reading.plan
+
+
+# Jobs that run, by what `Million` makes.
+RUNNING = 1000
+# Claims under limits, and those beside ten thousand tenants of whom only a few have jobs.
+FAIR = (
+    "insert into jobd.queues (name, fair) values ('q0', true);"
+    "insert into jobd.tenants (id, max_pending) select 'idle' || n, 5 from generate_series(1, 10000) n"
+)
+GOVERNED = {
+    "max_running": ("insert into jobd.queues (name, max_running) values ('q0', 100000)", "q0"),
+    "fair": (FAIR, "q0"),
+    "tenant": ("insert into jobd.tenants (id, max_running) values ('tenant0', 100000)", "q0"),
+    "key": ("insert into jobd.kinds (name, key_limit) values ('noop', 5)", "keyed"),
+}
+
+
+@pytest.mark.parametrize("limit", GOVERNED)
+def test_a_claim_under_limits_reads_what_it_takes_and_what_runs(jobs: Million, limit: str):
+    said, queue = GOVERNED[limit]
+    claim = jobs.claim_governed(said, {queue: BATCH})
+    assert claim.taken == BATCH
+    assert "jobs" not in claim.whole and "tenants" not in claim.whole
+    assert claim.fetched["jobs"] <= 4 * BATCH + RUNNING
+    assert claim.fetched["tenants"] <= 2 * BATCH
+
+
+def test_a_claim_that_looks_behind_a_long_backlog_reads_so_much_and_no_more(jobs: Million):
+    claim = jobs.claim_governed("select", {"keyed": 4 * BATCH})
+    assert claim.taken == KEYS
+    assert "jobs" not in claim.whole
+    # Twice what there is room for, the running jobs, and so many of each key.
+    assert claim.fetched["jobs"] <= 2 * (RUNNING + KEYS) + 10 * 4 * BATCH
 
 
 def test_the_next_due_job_is_one_row(jobs: Million):
