@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (8, "5cbd35f82c91af7a")
+FUNCTIONS = (8, "e78ca355668bfd76")
 
 
 if TYPE_CHECKING:
