@@ -217,6 +217,17 @@ begin
                 limit least(k.room, coalesce((select max(n.key_limit) from jobd.kinds n), 1))) c
          where k.key is not null
         union
+        -- In order, the first of a key may stand behind others of a higher priority.
+        select c.*
+          from key_of k cross join lateral (
+               select r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
+                 from jobd.jobs r
+                where r.concurrency_key = k.key and r.state in ('scheduled', 'ready') and r.state = 'ready'
+                  and r.queue = k.queue and r.kind <> all (full_kinds)
+                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
+                order by r.id limit 1) c
+         where k.key is not null and exists (select from jobd.kinds n where n.ordered)
+        union
         select c.*
           from use_case_of u cross join lateral (
                select r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at

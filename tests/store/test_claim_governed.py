@@ -147,6 +147,16 @@ async def test_in_order_one_after_the_other_and_who_is_between_two_attempts_hold
     assert await claimed(store, worker) == [third]
 
 
+async def test_in_order_the_first_is_found_behind_many_of_a_higher_priority(
+    door: Link, store: Store, worker: UUID
+):
+    await limit(door, "kinds", "noop", ordered=True)
+    first = await make_job(door, concurrency_key="a")
+    await query(door, FILL.format(column="concurrency_key", value="'a'"), 3000)
+    await query(door, "update jobd.jobs set priority = 1 where id <> $1", first)
+    assert await claimed(store, worker) == [first]
+
+
 async def test_a_job_that_was_only_ever_delayed_holds_no_key(door: Link, store: Store, worker: UUID):
     await limit(door, "kinds", "noop", key_limit=1, ordered=True)
     await make_job(door, concurrency_key="a", state="scheduled")
