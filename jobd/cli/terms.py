@@ -81,6 +81,9 @@ def add(
     priority: Annotated[int, job("--priority", metavar="N", help="Higher runs first within a queue.")] = 0,
     tenant_id: Annotated[str | None, job("--tenant", metavar="NAME", help="On whose behalf.")] = None,
     use_case: Annotated[str | None, job("--use-case", metavar="NAME", help="What for.")] = None,
+    concurrency_key: Annotated[
+        str | None, job("--concurrency-key", metavar="TEXT", help="Limits how many of the key run at once.")
+    ] = None,
     delay_tolerance: Annotated[
         str | None,
         job("--delay-tolerance", metavar="DURATION", help="How long after it is due it may start."),
@@ -129,6 +132,7 @@ def add(
         "priority": priority,
         "tenant_id": tenant_id,
         "use_case": use_case,
+        "concurrency_key": concurrency_key,
         "delay_tolerance": delay_tolerance,
         "deadline_policy": deadline_policy,
         "max_attempts": max_attempts,
