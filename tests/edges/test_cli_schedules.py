@@ -62,6 +62,7 @@ RULES: dict[str, tuple[tuple[object, ...], Any]] = {
     "priority": (("--priority", -2), -2),
     "tenant_id": (("--tenant", "acme"), "acme"),
     "use_case": (("--use-case", "billing"), "billing"),
+    "concurrency_key": (("--concurrency-key", "nightly"), "nightly"),
     "delay_tolerance": (("--delay-tolerance", "1h"), 3600),
     "deadline_policy": (("--deadline-policy", "drop"), "drop"),
     "max_attempts": (("--max-attempts", 2), 2),
