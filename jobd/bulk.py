@@ -73,9 +73,12 @@ class Bulk:
                     IdSequence.packed(self._ids)[0], own=3 if self._keyed else 2
                 )
             if head is None:
-                while first:
-                    await self._insert(Store(unit), first)
-                    first, second = second, await self._payloads.next(CHUNK_JOBS, CHUNK_CHARACTERS)
+                portion = first or second
+                rest = second if first else []
+                while portion:
+                    await self._insert(Store(unit), portion)
+                    portion = rest or await self._payloads.next(CHUNK_JOBS, CHUNK_CHARACTERS)
+                    rest = []
             else:
                 await self._copy(Copying(unit), head, [first, second], streamed=unit.copies == "streamed")
                 # No job more, but another look for workers who fell asleep meanwhile.

@@ -19,6 +19,8 @@ from jobd.job import Job, JobState
 SECOND = timedelta(seconds=1)
 # As many as are counted of those ahead.
 COUNTED = 10_000
+# As many of those that have its key are named.
+SHOWN = 10
 
 
 class Why(StrEnum):
@@ -128,7 +130,10 @@ def reasons(job: Standing) -> list[Reason]:
         case "scheduled":
             return [*_scheduled(job), *_deadline(job)]
         case _:
-            return [*_barred(job), *_limits(job), *_turn(job), *_deadline(job)]
+            found = [*_barred(job), *_limits(job), *_turn(job)]
+            if not found:
+                found = [Reason(Why.NEXT, "nothing holds it up: it is among the next to start")]
+            return [*found, *_deadline(job)]
 
 
 def ended(job: Job) -> list[Reason]:
@@ -200,7 +205,9 @@ def _limits(job: Standing) -> list[Reason]:
         text = f"jobs of key {job.concurrency_key} run in order: {job.key_before} is before it"
         found.append(Reason(Why.KEY_ORDER, text))
     if job.key_limit is not None and len(job.key_running) >= job.key_limit:
-        which = ", ".join(map(str, job.key_running))
+        which = ", ".join(map(str, job.key_running[:SHOWN])) + (
+            ", ..." if len(job.key_running) > SHOWN else ""
+        )
         text = f"key {job.concurrency_key} has {len(job.key_running)} of {job.key_limit} running: {which}"
         found.append(Reason(Why.KEY_FULL, text))
     for why, what, running, most in (
@@ -238,8 +245,6 @@ def _turn(job: Standing) -> list[Reason]:
         found.append(Reason(Why.BEHIND, f"{number} jobs are before it{higher}{start}{turns}", until))
     if job.knowing and not job.free:
         found.append(Reason(Why.NO_SLOT, f"all slots of {job.knowing} workers that could run it are taken"))
-    if not found and job.paused_at is None and job.knowing:
-        found.append(Reason(Why.NEXT, "nothing holds it up: it is among the next to start"))
     return found
 
 

@@ -118,17 +118,6 @@ drop function if exists jobd.enqueue(text, jsonb, text, timestamptz, interval, i
 drop function if exists jobd.enqueue_many(text, jsonb[], text, timestamptz, interval, integer, text, text, interval, text,
                                           integer, jsonb, interval, jsonb, timestamptz, uuid[]);
 
--- A result that grew needs the function made anew, once.
-do $$
-begin
-    if exists (select from pg_proc p where p.pronamespace = 'jobd'::regnamespace and p.proname = 'enqueue'
-                                       and not 'shed' = any (p.proargnames)) then
-        drop function if exists jobd.enqueue(text, jsonb, text, timestamptz, interval, integer, text, text, text, text, interval,
-                                             text, integer, jsonb, interval, jsonb, timestamptz, uuid);
-    end if;
-end
-$$;
-
 create or replace function jobd.enqueue(
     kind            text,
     payload         jsonb default '{}',

@@ -270,6 +270,8 @@ begin
         begin
             update jobd.jobs j
                set payload = enqueue_unique.payload, priority = enqueue_unique.priority, run_at = due,
+                   -- Which may follow from the payload.
+                   concurrency_key = enqueue_unique.concurrency_key,
                    deadline_at = due + coalesce(j.delay_tolerance, '0'),
                    state = case when due > moment then 'scheduled' else 'ready' end
              where j.id = holder and j.state in ('scheduled', 'ready') and (scope is distinct from 'waiting' or j.unique_for = 'waiting')

@@ -29,7 +29,7 @@ select j.id, j.state, j.queue, j.kind, j.tenant_id, j.use_case, j.concurrency_ke
        case when j.concurrency_key is not null then case when k.ordered then 1 else coalesce(k.key_limit, 1) end end as key_limit,
        coalesce(k.ordered, false) as ordered,
        array(select r.id from jobd.jobs r where r.state = 'running' and r.concurrency_key = j.concurrency_key
-              order by r.claimed_at limit 20) as key_running,
+              order by r.claimed_at limit 10000) as key_running,
        (select r.id from jobd.jobs r
          where k.ordered and r.concurrency_key = j.concurrency_key and r.id <> j.id
            and r.state in ('scheduled', 'ready')

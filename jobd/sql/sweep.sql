@@ -108,7 +108,7 @@ select (select count(*) from moved)::int as changed, array(select id from there 
 -- name: retry_many (ids, since, until, audit_id, now)
 -- succeeded | cancelled | dead -> ready, for jobs that ended from `since` on and before `until`: those bounds keep
 -- it to the days in question. A job whose unique key another job holds stays where it is and is
--- told as `held`. Keys are taken in their order, so that two of these cannot wait for each other. Jobs of
+-- told as `held`; one whose key was its own while it waited goes on without it. Keys are taken in their order, so that two of these cannot wait for each other. Jobs of
 -- schedules count there again; those of one that somebody has locked are busy.
 with there as materialized (
     select h.id, h.headers ->> 'schedule' as schedule from jobd.job_history h
@@ -128,13 +128,14 @@ with there as materialized (
        for update skip locked
 ), back as (
     insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at, delay_tolerance,
-                           deadline_policy, payload, max_attempts, generation, claim_no, unique_key, concurrency_key,
+                           deadline_policy, payload, max_attempts, generation, claim_no, unique_key, unique_for, concurrency_key,
                            backoff, timeout, errors, headers, created_at)
     select id, queue, kind, tenant_id, use_case, 'ready', priority, coalesce($5::timestamptz, now()),
            coalesce($5::timestamptz, now()) + coalesce(delay_tolerance, '0'), delay_tolerance,
-           deadline_policy, payload, max_attempts, generation + 1, claim_no, unique_key, concurrency_key,
+           deadline_policy, payload, max_attempts, generation + 1, claim_no, unique_key,
+           case when unique_for = 'waiting' then 'lost' else unique_for end, concurrency_key,
            backoff, timeout, errors, headers, created_at
-      from past order by tenant_id, kind, unique_key, id
+      from past order by tenant_id, kind, unique_key collate "C", id
     on conflict do nothing
     returning id, queue, headers ->> 'schedule' as schedule
 ), noted as (

@@ -11,6 +11,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from jobd import bulk
 from jobd.bulk import CHUNK_JOBS
 from jobd.client import Client
 from jobd.door import Link
@@ -199,6 +200,16 @@ async def test_of_many_jobs_the_last_are_delayed(client: Client, door: Link, num
     ids = await client.enqueue_many("greet", ({} for _ in range(number)), tenant_id="t")
     late = await query(door, "select id from jobd.jobs where state = 'scheduled' order by run_at")
     assert [row["id"] for row in late] == list(ids[-2:])
+
+
+async def test_no_job_of_many_is_lost_where_the_first_fills_a_statement(
+    client: Client, door: Link, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(bulk, "CHUNK_CHARACTERS", 40)
+    await tenant(door, most=10)
+    payloads = [{"text": "x" * 50}, {"n": 1}, {"n": 2}]
+    assert len(await client.enqueue_many("noop", payloads, tenant_id="t")) == 3
+    assert await count(door) == 3
 
 
 async def test_one_job_that_has_room_is_one_statement(store: Store, door: Link, client: Client):

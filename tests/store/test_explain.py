@@ -103,6 +103,16 @@ async def test_its_key_is_taken_and_by_which(door: Link, reader: Reader, worker:
     assert all(str(id) in text for id in running)
 
 
+async def test_a_key_with_a_high_limit_is_told_as_full_and_not_as_next(
+    door: Link, reader: Reader, worker: UUID
+):
+    await query(door, "insert into jobd.kinds (name, key_limit) values ('noop', 30)")
+    for _ in range(30):
+        await make_job(door, state="running", concurrency_key="k", worker_id=await make_worker(door))
+    (reason,) = await told(reader, await make_job(door, concurrency_key="k"))
+    assert reason.why == Why.KEY_FULL and reason.text.startswith("key k has 30 of 30 running: ")
+
+
 async def test_another_of_its_key_is_before_it(door: Link, reader: Reader, worker: UUID):
     await query(door, "insert into jobd.kinds (name, ordered) values ('noop', true)")
     before = await make_job(door, state="scheduled", claim_no=2, concurrency_key="user:7")

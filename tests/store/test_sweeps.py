@@ -257,6 +257,19 @@ async def test_a_move_puts_jobs_where_workers_of_that_queue_wake_up(
     assert claim.id == ready
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), [("waiting", "lost"), ("lost", "lost"), ("24:00:00", "24:00:00")]
+)
+async def test_a_key_of_another_scope_is_not_taken_for_one_of_an_unfinished_job(
+    door: Link, sweeps: Sweeps, audit_id: UUID, before: str, after: str
+):
+    one, other = await make_jobs(door, 2, state="dead", unique_key="k", unique_for=before)
+    done = await sweeps.retry_many([one, other], audit_id=audit_id, **around())
+    assert done.changed == 2
+    rows = await query(door, "select unique_for from jobd.jobs")
+    assert [row["unique_for"] for row in rows] == [after, after]
+
+
 async def test_jobs_whose_unique_key_is_held_stay_and_hold_up_no_other(
     door: Link, sweeps: Sweeps, reader: Reader, audit_id: UUID
 ):

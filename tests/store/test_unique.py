@@ -378,6 +378,12 @@ async def test_replace_gives_the_waiting_job_payload_time_and_priority(
     assert await ear.heard() == [("jobd_wake", "default")]
 
 
+async def test_replace_takes_the_concurrency_key_along_with_the_payload(store: Store, reader: Reader):
+    first = await store.enqueue(waiting(delay=HOUR, concurrency_key="user:7"))
+    await store.enqueue(waiting(on_conflict="replace", concurrency_key="user:8"))
+    assert (await reader.get(first.id)).concurrency_key == "user:8"
+
+
 async def test_replace_with_a_delay_puts_the_job_off(store: Store, reader: Reader):
     """Debounce."""
     now = datetime.now(UTC)
