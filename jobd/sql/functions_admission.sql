@@ -43,6 +43,29 @@ exception when lock_not_available then
 end
 $$;
 
+create or replace function jobd.pace(tenant_id text, number integer, most integer, moment timestamptz) returns timestamptz
+language sql volatile
+as $$
+    -- When the last of so many more jobs of a tenant becomes due, `most` of them a minute, behind those delayed before.
+    insert into jobd.rates as r (scope, name, spent_until)
+    values ('pending', pace.tenant_id, pace.moment + pace.number * interval '1 minute' / greatest(pace.most, 1))
+    on conflict (scope, name) do update
+       set spent_until = greatest(r.spent_until, pace.moment) + (excluded.spent_until - pace.moment)
+    returning r.spent_until
+$$;
+
+create or replace function jobd.pace_hastily(tenant_id text, number integer, most integer, moment timestamptz)
+returns timestamptz
+language plpgsql volatile set lock_timeout = '100ms'
+as $$
+-- The same for callers that others wait for: where it is not to be had in time, as if none had been delayed before.
+begin
+    return jobd.pace(pace_hastily.tenant_id, pace_hastily.number, pace_hastily.most, pace_hastily.moment);
+exception when lock_not_available then
+    return pace_hastily.moment + pace_hastily.number * interval '1 minute' / greatest(pace_hastily.most, 1);
+end
+$$;
+
 create or replace function jobd.turn_away(tenant_id text, ids uuid[], raising boolean, now timestamptz default null)
 returns boolean
 language plpgsql volatile
@@ -69,12 +92,9 @@ begin
                   hint = 'Try again when some have run, or raise max_pending of this tenant.';
     end if;
     if quota.on_full = 'delay' then
-        insert into jobd.rates as r (scope, name, spent_until)
-        values ('pending', turn_away.tenant_id,
-                moment + cardinality(turn_away.ids) * interval '1 minute' / greatest(quota.max_pending, 1))
-        on conflict (scope, name) do update
-           set spent_until = greatest(r.spent_until, moment) + (excluded.spent_until - moment)
-        returning r.spent_until into spent;
+        spent := case when turn_away.raising
+                      then jobd.pace(turn_away.tenant_id, cardinality(turn_away.ids), quota.max_pending, moment)
+                      else jobd.pace_hastily(turn_away.tenant_id, cardinality(turn_away.ids), quota.max_pending, moment) end;
         update jobd.jobs j
            set state = 'scheduled', run_at = t.due, deadline_at = t.due + coalesce(j.delay_tolerance, '0')
           from (select u.id, spent - (cardinality(turn_away.ids) - u.place) * interval '1 minute' / greatest(quota.max_pending, 1) as due

@@ -503,6 +503,29 @@ async def test_a_start_does_not_wait_for_one_that_somebody_holds(link: Link, dat
     assert [entry.priority for entry in await newer.timetable.schedules()] == [1, 1]
 
 
+@pytest.mark.parametrize("exact", [True, False])
+async def test_a_tenant_whose_pace_somebody_holds_holds_up_no_schedule(
+    clock: Clockwork, database_url: str, exact: bool
+):
+    await query(
+        clock.link,
+        "insert into jobd.tenants (id, max_pending, on_full, exact) values ('t', 0, 'delay', $1)",
+        exact,
+    )
+    await query(clock.link, "insert into jobd.rates values ('pending', 't', now())")
+    await clock.add("* * * * *", "full", tenant_id="t")
+    await clock.add("* * * * *")
+    holder = await Database(database_url).connect()
+    try:
+        await holder.execute("begin")
+        await holder.execute("select from jobd.rates where name = 't' for update")
+        async with asyncio.timeout(15):
+            await clock.after(MINUTE)
+        assert await clock.fired() == await clock.fired("full") == [1]
+    finally:
+        await holder.close()
+
+
 async def test_one_that_is_removed_and_added_anew_is_another_one(clock: Clockwork):
     await clock.add("* * * * *")
     await clock.after(MINUTE)
