@@ -526,6 +526,15 @@ async def test_a_tenant_whose_pace_somebody_holds_holds_up_no_schedule(
         await holder.close()
 
 
+async def test_jobs_of_a_tenant_without_room_are_delayed_one_behind_the_other(clock: Clockwork):
+    await query(clock.link, "insert into jobd.tenants (id, max_pending, on_full) values ('t', 0, 'delay')")
+    for id in ("a", "b"):
+        await clock.add("* * * * *", id, tenant_id="t")
+    await clock.after(MINUTE)
+    due = sorted(job["run_at"] - clock.now for job in await clock.jobs())
+    assert due == [MINUTE, 2 * MINUTE]
+
+
 async def test_one_that_is_removed_and_added_anew_is_another_one(clock: Clockwork):
     await clock.add("* * * * *")
     await clock.after(MINUTE)
