@@ -49,7 +49,8 @@ class RunningClaim:
 class Governed(NamedTuple):
     """What a queue weighs, and whether it is under limits.
 
-    Whether because some jobs have a key or a use case, and whether any wait.
+    Whether because some jobs have a key or a use case, whether any wait, and how often to look, in seconds,
+    so that no rate saves up more than its burst.
     """
 
     queue: str
@@ -57,6 +58,7 @@ class Governed(NamedTuple):
     keyed: bool
     waiting: bool
     weight: int
+    beat: float | None
 
 
 class Fleet:
@@ -138,9 +140,7 @@ class Fleet:
         """For each of these queues, whether it has jobs under limits over all daemons, and its weight."""
         rows = await self.door.fetch(BLOCKS["governing"], list(queues))
         return [
-            Governed(
-                row["queue"], row["governed"], row["keyed"], row["waiting"] or row["keyed"], row["weight"]
-            )
+            Governed(row["queue"], row["governed"], row["keyed"], row["waiting"], row["weight"], row["beat"])
             for row in rows
         ]
 

@@ -15,8 +15,12 @@ from jobd.fleet import Fleet, Governed
 
 # Less than the shortest sleep between two polls of a second.
 REFRESH_SECONDS = 0.7
-# How long to sleep at most while jobs wait for a limit: who makes room elsewhere tells nobody.
+# How long to sleep at most while jobs wait for a limit: who makes room elsewhere tells nobody. Less for a
+# quick rate with a small burst, which would lose what it cannot save up.
 LOOK_SECONDS = 0.25
+SHORTEST_LOOK_SECONDS = 0.005
+# For how long a queue is believed to get more jobs with a key once it had some.
+KEYED_SECONDS = 60.0
 
 
 class Governing:
@@ -33,8 +37,8 @@ class Governing:
         """`keyed` are queues whose handlers give their jobs a key."""
         self._fleet = fleet
         self._queues = list(queues)
-        # Once a queue had jobs with a key more are expected, so that those need not wait for a refresh.
-        self._keyed = set(keyed)
+        # Until when more jobs with a key are expected, so that those need not wait for a refresh.
+        self._keyed_until = dict.fromkeys(keyed, math.inf)
         self._clock = clock
         self._governed: dict[str, Governed] = {}
         # What each queue weighs beside the others of this process.
@@ -55,16 +59,19 @@ class Governing:
             raise
         self._governed = {each.queue: each for each in found if each.governed}
         self.weights = {each.queue: each.weight for each in found}
-        self._keyed |= {each.queue for each in found if each.keyed}
+        for each in found:
+            if each.keyed:
+                self._keyed_until[each.queue] = max(self._keyed_until.get(each.queue, 0), now + KEYED_SECONDS)
 
     def changed(self) -> None:
         """What is believed may be wrong by now: ask again at the next turn."""
         self._refreshed_at = -math.inf
 
     def __contains__(self, queue: str) -> bool:
-        return queue in self._governed or queue in self._keyed
+        return queue in self._governed or self._keyed_until.get(queue, -math.inf) > self._clock()
 
     @property
     def patience(self) -> float:
         """How long to sleep at most when a claim brought nothing."""
-        return LOOK_SECONDS if any(each.waiting for each in self._governed.values()) else math.inf
+        looks = [each.beat or LOOK_SECONDS for each in self._governed.values() if each.waiting]
+        return max(min(*looks, LOOK_SECONDS), SHORTEST_LOOK_SECONDS) if looks else math.inf

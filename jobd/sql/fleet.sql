@@ -100,14 +100,23 @@ on conflict (name) do update set keep = excluded.keep, delay_tolerance = coalesc
  where queues.keep <> excluded.keep or queues.delay_tolerance is distinct from coalesce(excluded.delay_tolerance, queues.delay_tolerance)
 
 -- name: governing (queues)
--- Which of these queues have jobs under limits that count over all daemons, whether any of those wait to run, and what each
--- queue weighs.
-select u.queue, coalesce(q.weight, 1) as weight, w.waiting, w.keyed, coalesce(q.governed, false) or w.keyed or exists (select from jobd.tenants t where t.governed) as governed
+-- Which of these queues have jobs under limits that count over all daemons, whether any of those wait to run, what each
+-- queue weighs, and how often to look, in seconds, so that no rate saves up more than its burst; null without a rate.
+with beat as materialized (
+    select min(greatest(coalesce(r.rate_burst, r.rate_count) / 2.0, 1) * extract(epoch from r.rate_period) / r.rate_count) as seconds
+      from (select k.rate_count, k.rate_period, k.rate_burst from jobd.kinds k where k.rate_count is not null
+            union all
+            select t.rate_count, t.rate_period, t.rate_burst from jobd.tenants t where t.governed and t.rate_count is not null) r
+)
+select u.queue, coalesce(q.weight, 1) as weight, w.keyed, q.paused_at is null and (w.keyed or w.plain) as waiting,
+       coalesce(q.governed, false) or w.keyed or exists (select from jobd.tenants t where t.governed) as governed,
+       least((select b.seconds from beat b),
+             greatest(coalesce(q.rate_burst, q.rate_count) / 2.0, 1) * extract(epoch from q.rate_period) / q.rate_count)::float8 as beat
   from unnest($1::text[]) as u (queue)
   left join jobd.queues q on q.name = u.queue
  cross join lateral (
        select exists (select from jobd.jobs r where r.queue = u.queue and r.state = 'ready' and r.crashes = 0
-                         and r.concurrency_key is null and r.use_case is null) as waiting,
+                         and r.concurrency_key is null and r.use_case is null) as plain,
               exists (select from jobd.jobs r where r.queue = u.queue and r.state = 'ready'
                          and (r.concurrency_key is not null or r.use_case is not null)) as keyed) w
 

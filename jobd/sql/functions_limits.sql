@@ -5,11 +5,24 @@ create or replace function jobd.tokens(spent_until timestamptz, rate_count integ
 language sql immutable
 as $$
     -- How many may start now at a rate; null without one. Starts are spread over the period, and up to the burst may
-    -- come at once after a pause.
-    select case when rate_count is null then null else
-           greatest(coalesce(rate_burst, rate_count)
-                    - ceil(greatest(extract(epoch from spent_until - moment), 0) * rate_count
-                           / extract(epoch from rate_period))::int, 0) end
+    -- come at once after a pause. A debt that the rate cannot have made is none: it is of another rate, or of a clock
+    -- that was ahead.
+    select case when rate_count is null then null
+                when r.debt > r.burst + 1 then r.burst
+                else greatest(r.burst - ceil(greatest(r.debt, 0)), 0)::int end
+      from (select coalesce(rate_burst, rate_count) as burst,
+                   extract(epoch from spent_until - moment) * rate_count / extract(epoch from rate_period) as debt) r
+$$;
+
+create or replace function jobd.spent(spent_until timestamptz, starts bigint, rate_count integer, rate_period interval,
+                                      rate_burst integer, moment timestamptz) returns timestamptz
+language sql immutable
+as $$
+    -- Until when a rate is spent once so many more have started.
+    select case when jobd.tokens(spent_until, rate_count, rate_period, rate_burst, moment)
+                     < coalesce(rate_burst, rate_count)
+                then greatest(spent_until, moment) else moment end
+           + least(starts * rate_period / rate_count, interval '1000 years')
 $$;
 
 create or replace function jobd.claim_governed(
@@ -21,42 +34,49 @@ create or replace function jobd.claim_governed(
     suspects     integer,
     suspect_from integer,
     now          timestamptz default null
-) returns setof jobd.jobs
+) returns setof uuid
 language plpgsql volatile
 -- Its plan shall not depend on statistics, which are stale in a queue: what is ordered is read from an index in that
--- order, and what runs is joined by a hash table, though it may look like nothing. Planning takes longer than running.
+-- order and never sorted, and what runs is joined by a hash table, though it may look like nothing. Planning takes longer
+-- than running.
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_sort = off
 set enable_nestloop = off
 set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
--- Claim ready jobs under limits that count over all daemons. One such claim at a time, up to its commit: the statements
--- behind the lock see what all claims before it have taken, so that no limit is exceeded, and whoever finishes
--- meanwhile only makes room.
+-- Claim ready jobs under limits that count over all daemons; returns which. One such claim at a time, up to its commit:
+-- the statements behind the lock see what all claims before it have taken, so that no limit is exceeded, and whoever
+-- finishes meanwhile only makes room. It returns no rows of jobs: a client that does not read them would keep the lock.
 #variable_conflict use_variable
 declare
-    moment     timestamptz := coalesce(claim_governed.now, clock_timestamp());
+    moment     timestamptz;
     full_kinds text[] := array(select p.kind from unnest(kinds, kind_rooms) as p (kind, room) where p.room <= 0);
-    -- The first pass looks at the front of each queue, and, where that did not fill the rooms, the second also at what
+    -- The first look is at the front of each queue, and, where limits left some of it out, the second also at what
     -- stands behind it.
     deep       boolean := false;
-    taken      integer := 0;
+    deeper     boolean;
+    places     tid[];
+    -- Those that somebody else held.
+    passed     tid[] := '{}';
+    taken      integer;
 begin
+    perform pg_advisory_xact_lock(1785684580, 5);
+    -- Not before: to wait for the others may have taken long.
+    moment := coalesce(claim_governed.now, clock_timestamp());
     if not exists (select from jobd.workers w where w.id = claim_governed.worker_id and w.lease_until > moment) then
         return;
     end if;
-    perform pg_advisory_xact_lock(1785684580, 5);
     loop
     -- Jobs whose key, use case or tenant is full are left out; the others are numbered within each of these, one after
     -- the other, and those stay for which there is room. What has none of them takes no part in that.
-    return query
     with recursive running as materialized (
         select r.queue, r.tenant_id, r.use_case, r.concurrency_key from jobd.jobs r where r.state = 'running'
     ), ours as materialized (
-        -- What the first pass of this claim has taken.
+        -- What this claim has taken already.
         select r.queue, r.kind, r.crashes from jobd.jobs r
-         where deep and r.state = 'running' and r.worker_id = claim_governed.worker_id and r.claimed_at = moment
+         where passed <> '{}' and r.state = 'running' and r.worker_id = claim_governed.worker_id and r.claimed_at = moment
     ), of_queue as materialized (
         select u.queue, coalesce(q.fair, false) as fair,
                least(u.room - (select count(*) from ours o where o.queue = u.queue),
@@ -73,19 +93,23 @@ begin
         select q.queue, q.fair, q.room, case when deep then 2 * q.room + 100 else q.room + q.room / 4 + 10 end as look
           from of_queue q where q.room > 0
     ), front as materialized (
-        -- The first of each queue, in order: those without a key or use case, those with one, those that crashed.
-        select c.*, q.fair, q.room, q.look
+        -- The first of each queue, in order: those without a key or use case, those with one, those that crashed. Of
+        -- each as many as `most`.
+        select c.*, q.fair, q.room
           from wanted q cross join lateral (
-               (select 'plain' as part, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes,
+               (select 'plain' as part, case when not q.fair then q.look when deep then q.room else least(q.room, 100) end as most,
+                       r.ctid as place, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes,
                        r.priority, r.deadline_at
                   from jobd.jobs r
                  where r.queue = q.queue and r.state = 'ready' and r.crashes = 0
                    and r.concurrency_key is null and r.use_case is null
                    and r.kind <> all (full_kinds)
                    and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
-                 order by r.priority desc, r.deadline_at, r.id limit case when q.fair then q.room else q.look end)
+                 order by r.priority desc, r.deadline_at, r.id
+                 limit case when not q.fair then q.look when deep then q.room else least(q.room, 100) end)
                union all
-               (select 'keyed', r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes,
+               (select 'keyed', q.look,
+                       r.ctid, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes,
                        r.priority, r.deadline_at
                   from jobd.jobs r
                  where r.queue = q.queue and r.state = 'ready'
@@ -94,34 +118,35 @@ begin
                    and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
                  order by r.priority desc, r.deadline_at, r.id limit q.look)
                union all
-               (select 'crashed', r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes,
+               (select 'crashed', q.look,
+                       r.ctid, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes,
                        r.priority, r.deadline_at
                   from jobd.jobs r
                  where r.queue = q.queue and r.state = 'ready' and r.crashes > 0
                    and r.concurrency_key is null and r.use_case is null
                    and r.kind <> all (full_kinds)
                    and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
-                 order by r.priority desc, r.deadline_at, r.id limit q.room)) c
+                 order by r.priority desc, r.deadline_at, r.id limit q.look)) c
+    ), cut as materialized (
+        -- Of what more waits than was looked at.
+        select f.queue, f.part, f.room, f.fair from front f group by f.queue, f.part, f.room, f.fair, f.most having count(*) >= f.most
     ), behind as materialized (
-        -- Queues in which more wait than was looked at: behind a long backlog of one key others may have room.
-        select f.queue, f.room, f.fair, bool_or(f.part = 'keyed') as keyed
-          from (select f.queue, f.room, f.fair, f.part from front f
-                 group by f.queue, f.room, f.fair, f.part, f.look having count(*) >= f.look) f
-         where deep
-         group by f.queue, f.room, f.fair
+        -- Queues with such: behind a long backlog of one key others may have room.
+        select c.queue, c.room, c.fair, bool_or(c.part = 'keyed') as keyed from cut c where deep group by c.queue, c.room, c.fair
     ), key_of (queue, room, key, number) as (
-        -- Their keys, so many at a time, from where the claim before ended.
+        -- Their keys, so many at a time, from where the claim before ended. Only one index has this order.
         select d.queue, d.room,
-               (select r.concurrency_key from jobd.jobs r
-                 where r.queue = d.queue and r.state = 'ready'
-                   and r.concurrency_key > coalesce((select t.after from jobd.turns t
-                                                      where t.queue = d.queue and t.scope = 'key'), '')
-                 order by r.concurrency_key limit 1), 1
+               (select case when r.queue = d.queue then r.concurrency_key end from jobd.jobs r
+                 where (r.queue, r.concurrency_key) > (d.queue, coalesce((select t.after from jobd.turns t
+                                                                           where t.queue = d.queue and t.scope = 'key'), ''))
+                   and r.state = 'ready' and r.concurrency_key is not null
+                 order by r.queue, r.concurrency_key limit 1), 1
           from behind d where d.keyed
         union all
-        select k.queue, k.room, (select r.concurrency_key from jobd.jobs r
-                                  where r.queue = k.queue and r.state = 'ready' and r.concurrency_key > k.key
-                                  order by r.concurrency_key limit 1), k.number + 1
+        select k.queue, k.room, (select case when r.queue = k.queue then r.concurrency_key end from jobd.jobs r
+                                  where (r.queue, r.concurrency_key) > (k.queue, k.key)
+                                    and r.state = 'ready' and r.concurrency_key is not null
+                                  order by r.queue, r.concurrency_key limit 1), k.number + 1
           from key_of k where k.key is not null and k.number < 1000
     ), use_case_of (queue, room, use_case) as (
         select d.queue, d.room, (select r.use_case from jobd.jobs r
@@ -136,17 +161,18 @@ begin
     ), tenant_of (queue, room, fair, tenant_id, number) as (
         -- The tenants that have ready jobs, each by one look into the index: of fair queues, and where more wait.
         select q.queue, q.room, q.fair,
-               (select r.tenant_id from jobd.jobs r
-                 where r.queue = q.queue and r.state = 'ready'
-                   and r.tenant_id > coalesce((select t.after from jobd.turns t
-                                                where t.queue = q.queue and t.scope = 'tenant'), '')
-                 order by r.tenant_id limit 1), 1
+               (select case when r.queue = q.queue then r.tenant_id end from jobd.jobs r
+                 where (r.queue, r.tenant_id) > (q.queue, coalesce((select t.after from jobd.turns t
+                                                                     where t.queue = q.queue and t.scope = 'tenant'), ''))
+                   and r.state = 'ready' and r.tenant_id is not null
+                 order by r.queue, r.tenant_id limit 1), 1
           from wanted q
          where q.fair or q.queue in (select d.queue from behind d) and exists (select from jobd.tenants t where t.governed)
         union all
-        select w.queue, w.room, w.fair, (select r.tenant_id from jobd.jobs r
-                                          where r.queue = w.queue and r.state = 'ready' and r.tenant_id > w.tenant_id
-                                          order by r.tenant_id limit 1), w.number + 1
+        select w.queue, w.room, w.fair, (select case when r.queue = w.queue then r.tenant_id end from jobd.jobs r
+                                          where (r.queue, r.tenant_id) > (w.queue, w.tenant_id)
+                                            and r.state = 'ready' and r.tenant_id is not null
+                                          order by r.queue, r.tenant_id limit 1), w.number + 1
           from tenant_of w where w.tenant_id is not null and w.number < 1000
     ), of_tenant as materialized (
         select n.tenant_id, t.weight,
@@ -165,8 +191,11 @@ begin
                       where exists (select from jobd.tenants t where t.governed) group by r.tenant_id) r
             on r.tenant_id = n.tenant_id
     ), share as materialized (
-        -- In a fair queue each gets its weight of the room, beginning somewhere within its first turn.
-        select w.queue, w.fair, w.tenant_id, coalesce(t.weight, 1) as weight, random() as start,
+        -- In a fair queue each gets its weight of the room, beginning somewhere within its first turn, or, where there is
+        -- no room for a turn of each, by a lottery.
+        select w.queue, w.fair, w.tenant_id, coalesce(t.weight, 1) as weight,
+               case when w.room < sum(coalesce(t.weight, 1)) over (partition by w.queue) then 1 + ln(1 - random())
+                    else random() end as start,
                least(w.room, t.room,
                      case when w.fair
                           then ceil(1.0 * w.room * coalesce(t.weight, 1)
@@ -176,19 +205,20 @@ begin
          where w.tenant_id is not null and coalesce(t.room, 1) > 0
     ), first as materialized (
         select 0::float8 as turn,
-               f.id, f.queue, f.kind, f.tenant_id, f.use_case, f.concurrency_key, f.crashes, f.priority, f.deadline_at
+               f.place, f.id, f.queue, f.kind, f.tenant_id, f.use_case, f.concurrency_key, f.crashes, f.priority, f.deadline_at
           from front f where not f.fair
         union all
         -- Those without a tenant are one more.
         select row_number() over (partition by f.queue order by f.priority desc, f.deadline_at, f.id) - 0.5,
-               f.id, f.queue, f.kind, f.tenant_id, f.use_case, f.concurrency_key, f.crashes, f.priority, f.deadline_at
+               f.place, f.id, f.queue, f.kind, f.tenant_id, f.use_case, f.concurrency_key, f.crashes, f.priority, f.deadline_at
           from front f where f.fair and f.tenant_id is null
         union all
         select (c.number - h.start) / h.weight,
-               c.id, c.queue, c.kind, c.tenant_id, c.use_case, c.concurrency_key, c.crashes, c.priority, c.deadline_at
+               c.place, c.id, c.queue, c.kind, c.tenant_id, c.use_case, c.concurrency_key, c.crashes, c.priority, c.deadline_at
           from share h cross join lateral (
                select row_number() over (order by r.priority desc, r.deadline_at, r.id) as number,
-                      r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
+                      r.ctid as place, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority,
+                      r.deadline_at
                  from jobd.jobs r
                 where r.queue = h.queue and r.tenant_id = h.tenant_id and r.state = 'ready'
                   and r.kind <> all (full_kinds)
@@ -198,7 +228,7 @@ begin
     ), more as materialized (
         select c.*
           from share h cross join lateral (
-               select r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
+               select r.ctid as place, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
                  from jobd.jobs r
                 where r.queue = h.queue and r.tenant_id = h.tenant_id and r.state = 'ready'
                   and r.kind <> all (full_kinds)
@@ -206,9 +236,24 @@ begin
                 order by r.priority desc, r.deadline_at, r.id limit h.room) c
          where not h.fair
         union
+        -- No index knows who has no tenant: of those that stand a little further behind.
+        select c.*
+          from behind d cross join lateral (
+               select f.* from (
+                      select r.ctid as place, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes,
+                             r.priority, r.deadline_at
+                        from jobd.jobs r
+                       where r.queue = d.queue and r.state = 'ready' and r.crashes = 0
+                         and r.concurrency_key is null and r.use_case is null
+                         and r.kind <> all (full_kinds)
+                         and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
+                       order by r.priority desc, r.deadline_at, r.id limit 10000) f
+                where f.tenant_id is null limit d.room) c
+         where d.fair or exists (select from jobd.tenants t where t.governed)
+        union
         select c.*
           from key_of k cross join lateral (
-               select r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
+               select r.ctid as place, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
                  from jobd.jobs r
                 where r.queue = k.queue and r.concurrency_key = k.key and r.state = 'ready'
                   and r.kind <> all (full_kinds)
@@ -220,7 +265,7 @@ begin
         -- In order, the first of a key may stand behind others of a higher priority.
         select c.*
           from key_of k cross join lateral (
-               select r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
+               select r.ctid as place, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
                  from jobd.jobs r
                 where r.concurrency_key = k.key and r.state in ('scheduled', 'ready') and r.state = 'ready'
                   and r.queue = k.queue and r.kind <> all (full_kinds)
@@ -230,7 +275,7 @@ begin
         union
         select c.*
           from use_case_of u cross join lateral (
-               select r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
+               select r.ctid as place, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
                  from jobd.jobs r
                 where r.queue = u.queue and r.use_case = u.use_case and r.state = 'ready'
                   and r.kind <> all (full_kinds)
@@ -271,25 +316,26 @@ begin
           left join of_tenant t on t.tenant_id = f.tenant_id
           left join unnest(claim_governed.kinds, claim_governed.kind_rooms) as p (kind, room) on p.kind = f.kind
     ), open as materialized (
-        select f.id, f.queue, f.kind, f.tenant_id, f.use_case, f.concurrency_key, f.crashes,
+        select f.place, f.id, f.queue, f.kind, f.tenant_id, f.use_case, f.concurrency_key, f.crashes,
                f.key_room, f.use_case_room, f.tenant_room, f.kind_room,
-               row_number() over (order by f.turn, f.priority desc, f.deadline_at, f.id) as place
+               row_number() over (order by f.turn, f.priority desc, f.deadline_at, f.id) as turn
           from rated f
-         where least(f.key_room, f.use_case_room, f.tenant_room, f.kind_room, 1) > 0
-           -- In order: nobody before it waits, and nobody of its key is between two attempts; who is at work has its room.
+         where least(f.key_room, f.use_case_room, f.tenant_room, f.kind_room, 1) > 0 and f.place <> all (passed)
+           -- In order: nobody before it is due, and nobody of its key is between two attempts; who is at work has its room.
            and case when f.ordered
                     then not exists (select from jobd.jobs o
-                                      where o.concurrency_key = f.concurrency_key and o.id <> f.id
-                                        and o.state in ('scheduled', 'ready')
-                                        and (o.state = 'scheduled' and o.claim_no > 0
-                                             or o.state = 'ready' and o.id < f.id))
+                                      where o.concurrency_key = f.concurrency_key and o.id < f.id
+                                        and o.state in ('scheduled', 'ready') and (o.state = 'ready' or o.run_at <= moment))
+                     and not exists (select from jobd.jobs o
+                                      where o.concurrency_key = f.concurrency_key
+                                        and o.state = 'scheduled' and o.claim_no > 0)
                     else true end
     ), by_key as (
         select o.* from open o where o.concurrency_key is null
         union all
-        select o.id, o.queue, o.kind, o.tenant_id, o.use_case, o.concurrency_key, o.crashes,
-               o.key_room, o.use_case_room, o.tenant_room, o.kind_room, o.place
-          from (select o.*, row_number() over (partition by o.concurrency_key order by o.place) as number
+        select o.place, o.id, o.queue, o.kind, o.tenant_id, o.use_case, o.concurrency_key, o.crashes,
+               o.key_room, o.use_case_room, o.tenant_room, o.kind_room, o.turn
+          from (select o.*, row_number() over (partition by o.concurrency_key order by o.turn) as number
                   from open o where o.concurrency_key is not null) o
          where o.number <= o.key_room
     ), limited as materialized (
@@ -300,71 +346,44 @@ begin
     ), by_use_case as (
         select o.* from by_key o where o.use_case is null
         union all
-        select o.id, o.queue, o.kind, o.tenant_id, o.use_case, o.concurrency_key, o.crashes,
-               o.key_room, o.use_case_room, o.tenant_room, o.kind_room, o.place
-          from (select o.*, row_number() over (partition by o.use_case order by o.place) as number
+        select o.place, o.id, o.queue, o.kind, o.tenant_id, o.use_case, o.concurrency_key, o.crashes,
+               o.key_room, o.use_case_room, o.tenant_room, o.kind_room, o.turn
+          from (select o.*, row_number() over (partition by o.use_case order by o.turn) as number
                   from by_key o where o.use_case is not null) o
          where o.number <= o.use_case_room
     ), by_tenant as (
         select o.* from by_use_case o where o.tenant_room is null
         union all
-        select o.id, o.queue, o.kind, o.tenant_id, o.use_case, o.concurrency_key, o.crashes,
-               o.key_room, o.use_case_room, o.tenant_room, o.kind_room, o.place
-          from (select o.*, row_number() over (partition by o.tenant_id order by o.place) as number
+        select o.place, o.id, o.queue, o.kind, o.tenant_id, o.use_case, o.concurrency_key, o.crashes,
+               o.key_room, o.use_case_room, o.tenant_room, o.kind_room, o.turn
+          from (select o.*, row_number() over (partition by o.tenant_id order by o.turn) as number
                   from by_use_case o where o.tenant_room is not null) o
          where o.number <= o.tenant_room
     ), by_kind as (
         select o.* from by_tenant o where o.kind_room is null
         union all
-        select o.id, o.queue, o.kind, o.tenant_id, o.use_case, o.concurrency_key, o.crashes,
-               o.key_room, o.use_case_room, o.tenant_room, o.kind_room, o.place
-          from (select o.*, row_number() over (partition by o.kind order by o.place) as number
+        select o.place, o.id, o.queue, o.kind, o.tenant_id, o.use_case, o.concurrency_key, o.crashes,
+               o.key_room, o.use_case_room, o.tenant_room, o.kind_room, o.turn
+          from (select o.*, row_number() over (partition by o.kind order by o.turn) as number
                   from by_tenant o where o.kind_room is not null) o
          where o.number <= o.kind_room
     ), by_suspicion as (
-        select o.id, o.queue, o.place from by_kind o where o.crashes < claim_governed.suspect_from
+        select o.place, o.id, o.queue, o.turn from by_kind o where o.crashes < claim_governed.suspect_from
         union all
-        select o.id, o.queue, o.place
-          from (select o.*, row_number() over (order by o.place) as number
+        select o.place, o.id, o.queue, o.turn
+          from (select o.*, row_number() over (order by o.turn) as number
                   from by_kind o where o.crashes >= claim_governed.suspect_from) o
          where o.number <= claim_governed.suspects
                            - (select count(*) from ours o where o.crashes >= claim_governed.suspect_from)
-    ), by_queue as (
-        select o.id
-          from (select o.*, row_number() over (partition by o.queue order by o.place) as number
-                  from (select o.id, o.queue, o.place from by_key o where not (select l.further from limited l)
-                        union all
-                        select o.id, o.queue, o.place from by_suspicion o where (select l.further from limited l)) o) o
+    ), fit as materialized (
+        select o.place, o.id, o.queue, o.turn from by_key o where not (select l.further from limited l)
+        union all
+        select o.place, o.id, o.queue, o.turn from by_suspicion o where (select l.further from limited l)
+    ), by_queue as materialized (
+        select o.place, o.queue
+          from (select o.*, row_number() over (partition by o.queue order by o.turn) as number from fit o) o
           join of_queue q on q.queue = o.queue
          where o.number <= q.room
-    ), claimed as (
-        update jobd.jobs j
-           set state = 'running', claim_no = j.claim_no + 1, attempt = j.attempt + 1, worker_id = claim_governed.worker_id,
-               claimed_at = moment
-         where j.id = any (array(select r.id from jobd.jobs r
-                                  where r.id = any (array(select b.id from by_queue b)) and r.state = 'ready'
-                                    for update skip locked))
-        returning j.*
-    ), spent as (
-        insert into jobd.rates as s (scope, name, spent_until)
-        select 'queue', q.name, moment + count(*) * q.rate_period / q.rate_count
-          from claimed t join jobd.queues q on q.name = t.queue where q.rate_count is not null
-         group by q.name, q.rate_period, q.rate_count
-        union all
-        select 'tenant', c.tenant_id, moment + c.number * n.rate_period / n.rate_count
-          from (select t.tenant_id, count(*) as number from claimed t
-                 where t.tenant_id is not null and exists (select from jobd.tenants n where n.governed)
-                 group by t.tenant_id) c
-         cross join lateral (select n.rate_period, n.rate_count from jobd.tenants n
-                              where n.id = c.tenant_id and n.rate_count is not null limit 1) n
-        union all
-        select 'key', t.concurrency_key, moment + max(t.step)
-          from (select t.concurrency_key, sum(k.rate_period / k.rate_count) over (partition by t.concurrency_key) as step
-                  from claimed t join jobd.kinds k on k.name = t.kind
-                 where k.rate_count is not null and t.concurrency_key is not null) t
-         group by t.concurrency_key
-        on conflict (scope, name) do update
-           set spent_until = greatest(s.spent_until, moment) + (excluded.spent_until - moment)
     ), turned as (
         insert into jobd.turns (queue, scope, after)
         select n.queue, n.scope, n.after
@@ -376,10 +395,63 @@ begin
          where n.after <> coalesce((select t.after from jobd.turns t where t.queue = n.queue and t.scope = n.scope), '')
         on conflict (queue, scope) do update set after = excluded.after
     )
-    select t.* from claimed t;
+    select array_agg(b.place),
+           -- Of what was cut short some had no room, or there is room for more than was found.
+           exists (select from cut c join front f on f.queue = c.queue and f.part = c.part
+                    where not c.fair and not exists (select from fit o where o.id = f.id))
+           or exists (select from wanted w
+                       where w.room > (select count(*) from by_queue b where b.queue = w.queue)
+                         and (w.queue in (select c.queue from cut c)
+                              or w.queue in (select h.queue
+                                               from share h join first f on f.queue = h.queue and f.tenant_id = h.tenant_id
+                                              where h.fair group by h.queue, h.tenant_id, h.room having count(*) >= h.room)))
+      into places, deeper
+      from by_queue b;
+    if deeper and not deep then
+        deep := true;
+        continue;
+    end if;
+    return query
+    with claimed as (
+        -- By their places: whoever was moved meanwhile, or got another key, is no longer there.
+        update jobd.jobs j
+           set state = 'running', claim_no = j.claim_no + 1, attempt = j.attempt + 1, worker_id = claim_governed.worker_id,
+               claimed_at = moment
+         where j.ctid = any (array(select r.ctid from jobd.jobs r where r.ctid = any (places) and r.state = 'ready'
+                                      for update skip locked))
+        returning j.id, j.queue, j.kind, j.tenant_id, j.concurrency_key
+    ), spent as (
+        insert into jobd.rates (scope, name, spent_until)
+        select 'queue', q.name,
+               jobd.spent((select s.spent_until from jobd.rates s where s.scope = 'queue' and s.name = q.name), c.starts,
+                          q.rate_count, q.rate_period, q.rate_burst, moment)
+          from (select t.queue, count(*) as starts from claimed t group by t.queue) c
+          join jobd.queues q on q.name = c.queue and q.rate_count is not null
+        union all
+        select 'tenant', n.id,
+               jobd.spent((select s.spent_until from jobd.rates s where s.scope = 'tenant' and s.name = n.id), c.starts,
+                          n.rate_count, n.rate_period, n.rate_burst, moment)
+          from (select t.tenant_id, count(*) as starts from claimed t
+                 where t.tenant_id is not null and exists (select from jobd.tenants n where n.governed)
+                 group by t.tenant_id) c
+         cross join lateral (select n.id, n.rate_count, n.rate_period, n.rate_burst from jobd.tenants n
+                              where n.id = c.tenant_id and n.rate_count is not null limit 1) n
+        union all
+        select 'key', c.concurrency_key,
+               max(jobd.spent((select s.spent_until from jobd.rates s where s.scope = 'key' and s.name = c.concurrency_key), 0,
+                              k.rate_count, k.rate_period, k.rate_burst, moment))
+               + least(sum(c.starts * k.rate_period / k.rate_count), interval '1000 years')
+          from (select t.concurrency_key, t.kind, count(*) as starts from claimed t
+                 where t.concurrency_key is not null group by t.concurrency_key, t.kind) c
+          join jobd.kinds k on k.name = c.kind and k.rate_count is not null
+         group by c.concurrency_key
+        on conflict (scope, name) do update set spent_until = excluded.spent_until
+    )
+    select c.id from claimed c;
     get diagnostics taken = row_count;
-    exit when deep or taken >= (select sum(r.room) from unnest(rooms) as r (room));
-    deep := true;
+    -- Behind what somebody else holds others may have room: once more, without it.
+    exit when taken = coalesce(cardinality(places), 0) or passed <> '{}';
+    passed := places;
     end loop;
 end
 $$;

@@ -227,11 +227,15 @@ returning j.id, j.claim_no, j.queue, j.kind, j.tenant_id, j.use_case, j.priority
 
 -- name: claim_governed (worker_id, queues, rooms, kinds, kind_rooms, suspects, suspect_from, now)
 -- ready -> running, for jobs under limits that count over all daemons: of a queue, a key, a use case, a tenant. Of
--- each queue at most its room, of each of these kinds at most its own; what may be suspect as above.
+-- each queue at most its room, of each of these kinds at most its own; what may be suspect as above. Returns their ids.
+select id from jobd.claim_governed($1::uuid, $2::text[], $3::int[], $4::text[], $5::int[], $6::int, $7::int, $8::timestamptz) as id
+
+-- name: claimed (worker_id, ids)
+-- running, unchanged: what a worker needs to run jobs that it has claimed so.
 select j.id, j.claim_no, j.queue, j.kind, j.tenant_id, j.use_case, j.priority, j.run_at, j.deadline_at,
        j.delay_tolerance, j.deadline_policy, j.payload, j.attempt, j.max_attempts, j.crashes, j.generation,
        j.created_at, j.claimed_at, j.backoff, j.timeout, j.headers
-  from jobd.claim_governed($1::uuid, $2::text[], $3::int[], $4::text[], $5::int[], $6::int, $7::int, $8::timestamptz) j
+  from jobd.jobs j where j.id = any ($2::uuid[]) and j.worker_id = $1::uuid
 
 -- name: progress (id, claim_no, progress)
 -- running, unchanged. No row: the claim is lost.

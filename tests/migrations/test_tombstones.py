@@ -37,6 +37,7 @@ async def test_queues_that_are_known_keep_all(session: asyncpg.Connection[Any], 
         "0006_audit",
         "0007_unique_keys",
         "0008_admission",
+        "0009_ordered_keys",
     ]
     assert await session.fetchval("select keep from jobd.queues") == "all"
     # The statement of a daemon of the release before.

@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from jobd.door import Database, Link
+from jobd.door import Link
 from jobd.job import Claimed, FinishedRun, JobState
 from jobd.store import Store
 from tests.factories import SECOND, claim_all, make_job, make_jobs, make_worker, query, scalar
+from tests.store.governed import FILL, claimed, finish, governed, limit
+
+DAY = timedelta(days=1)
 
 
 @pytest.fixture
 async def worker(door: Link) -> UUID:
     return await make_worker(door)
-
-
-async def governed(store: Store, worker: UUID, room: int = 10, **options: Any) -> list[Claimed]:
-    given: dict[str, Any] = {"rooms": {"default": room}, "kind_rooms": {}, "suspects": 1, "suspect_from": 2}
-    return await store.claim_governed(worker, **given | options)
-
-
-async def claimed(store: Store, worker: UUID, room: int = 10, **options: Any) -> list[UUID]:
-    return [claim.id for claim in await governed(store, worker, room, **options)]
-
-
-async def limit(door: Link, table: str, name: str, **columns: Any) -> None:
-    key = "id" if table == "tenants" else "name"
-    await query(
-        door,
-        f"insert into jobd.{table} ({key}, {', '.join(columns)})"
-        f" values ($1, {', '.join(f'${n}' for n in range(2, len(columns) + 2))})",
-        name,
-        *columns.values(),
-    )
-
-
-async def finish(store: Store, claims: list[Claimed], state: str = "succeeded") -> None:
-    await store.succeed([FinishedRun(id=c.id, claim_no=c.claim_no, state=JobState(state)) for c in claims])
 
 
 async def test_a_plain_claim_passes_over_all_that_is_under_a_limit(door: Link, store: Store, worker: UUID):
@@ -237,92 +213,6 @@ async def test_a_rate_lets_its_burst_through_and_then_one_after_the_other(
     assert [await at(18.1), await at(18.1), await at(3600), await at(3600)] == [2, 0, 3, 0]
 
 
-async def test_a_fair_queue_serves_each_tenant_alike(door: Link, store: Store, worker: UUID):
-    await limit(door, "queues", "default", fair=True)
-    await make_jobs(door, 100, tenant_id="flood")
-    for n in range(9):
-        await make_jobs(door, 10, tenant_id=f"t{n}")
-    claims = await governed(store, worker, 20)
-    assert set(Counter(claim.tenant_id for claim in claims).values()) == {2}
-
-
-async def test_a_fair_queue_serves_by_weight(door: Link, store: Store, worker: UUID):
-    await limit(door, "queues", "default", fair=True)
-    await limit(door, "tenants", "heavy", weight=3)
-    for tenant in ("heavy", "a", "b"):
-        await make_jobs(door, 50, tenant_id=tenant)
-    claims = await governed(store, worker, 25)
-    assert Counter(claim.tenant_id for claim in claims) == {"heavy": 15, "a": 5, "b": 5}
-
-
-async def test_a_few_slots_go_to_all_tenants_in_the_long_run(door: Link, store: Store, worker: UUID):
-    await limit(door, "queues", "default", fair=True)
-    for n in range(10):
-        await make_jobs(door, 30, tenant_id=f"t{n}")
-    served: Counter[str | None] = Counter()
-    for _ in range(60):
-        claims = await governed(store, worker, 2)
-        served.update(claim.tenant_id for claim in claims)
-        await finish(store, claims)
-    square_of_sum, sum_of_squares = sum(served.values()) ** 2, sum(n * n for n in served.values())
-    assert square_of_sum / (10 * sum_of_squares) > 0.8
-
-
-async def test_in_a_fair_queue_jobs_without_a_tenant_are_one_more(door: Link, store: Store, worker: UUID):
-    await limit(door, "queues", "default", fair=True)
-    await make_jobs(door, 5, tenant_id="t")
-    await make_jobs(door, 5)
-    await make_jobs(door, 2, concurrency_key="k")
-    claims = await governed(store, worker, 20)
-    assert Counter(claim.tenant_id for claim in claims) == {"t": 5, None: 6}
-
-
-async def test_beside_a_flood_another_tenant_comes_with_the_next_claim(
-    door: Link, store: Store, worker: UUID
-):
-    await limit(door, "queues", "default", fair=True)
-    await query(door, FILL.format(column="tenant_id", value="'flood'"), 3000)
-    for _ in range(5):
-        late = await make_job(door, tenant_id="other")
-        claims = await governed(store, worker, 20)
-        assert len(claims) == 20
-        assert late in {claim.id for claim in claims}
-        await finish(store, claims)
-
-
-async def test_tenants_with_unequal_backlogs_get_equal_shares_while_each_has_one(
-    door: Link, store: Store, worker: UUID
-):
-    await limit(door, "queues", "default", fair=True)
-    # Idle ones are no part of it.
-    await query(
-        door, "insert into jobd.tenants (id, weight) select 'idle' || n, 5 from generate_series(1, 500) n"
-    )
-    for rank in range(1, 21):
-        await query(door, FILL.format(column="tenant_id", value=f"'t{rank}'"), 1200 // rank)
-    served: Counter[str | None] = Counter()
-    while max(served.values(), default=0) < 40:
-        claims = await governed(store, worker, 30)
-        served.update(claim.tenant_id for claim in claims)
-        await finish(store, claims)
-    assert sum(served.values()) ** 2 / (20 * sum(n * n for n in served.values())) > 0.95
-
-
-async def test_in_a_fair_queue_a_tenants_other_keys_run_behind_a_long_backlog_of_one(
-    door: Link, store: Store, worker: UUID
-):
-    await limit(door, "queues", "default", fair=True)
-    await query(
-        door,
-        FILL.format(column="tenant_id, concurrency_key", value="'t', 'full'"),
-        3000,
-    )
-    other = await make_job(door, tenant_id="t", concurrency_key="other")
-    claims = await governed(store, worker, 20)
-    assert len(claims) == 2
-    assert other in {claim.id for claim in claims}
-
-
 async def test_behind_a_long_backlog_of_a_kind_that_has_no_room_here_others_run(
     door: Link, store: Store, worker: UUID
 ):
@@ -330,13 +220,6 @@ async def test_behind_a_long_backlog_of_a_kind_that_has_no_room_here_others_run(
     await query(door, FILL.format(column="tenant_id", value="'t'"), 3000)
     other = await make_job(door, kind="other")
     assert await claimed(store, worker, 20, kind_rooms={"noop": 0}) == [other]
-
-
-FILL = (
-    "insert into jobd.jobs (id, queue, kind, state, priority, run_at, deadline_at, deadline_policy, payload,"
-    " created_at, {column}) select jobd.uuid7(), 'default', 'noop', 'ready', 0, now() - interval '1 hour',"
-    " now() - interval '1 hour', 'run', '{{}}', now(), {value} from generate_series(1, $1) n"
-)
 
 
 @pytest.mark.parametrize("column", ["concurrency_key", "use_case", "tenant_id"])
@@ -371,47 +254,76 @@ async def test_all_keys_of_a_long_backlog_have_their_turn(door: Link, store: Sto
     assert seen > 2500
 
 
-@pytest.fixture
-async def rivals(database_url: str) -> AsyncIterator[list[Store]]:
-    links = [Link(Database(database_url)) for _ in range(4)]
-    yield [Store(link) for link in links]
-    for link in links:
-        await link.close()
+async def test_other_keys_run_behind_one_keys_backlog_though_jobs_without_a_key_fill_the_room(
+    door: Link, store: Store, worker: UUID
+):
+    await query(door, FILL.format(column="concurrency_key", value="'full'"), 3000)
+    others = [
+        await make_job(door, concurrency_key=f"k{n}", run_at=datetime.now(UTC) - 1800 * SECOND)
+        for n in range(3)
+    ]
+    await make_jobs(door, 100)
+    assert {*others} < {*await claimed(store, worker)}
 
 
-async def test_four_that_compete_never_exceed_a_limit_at_any_commit(door: Link, rivals: list[Store]):
-    await limit(door, "queues", "default", max_running=7)
-    await limit(door, "kinds", "noop", key_limit=2)
-    await limit(door, "tenants", "t0", max_running=1)
-    rng = random.Random(5)
-    for n in range(300):
-        await make_job(door, tenant_id=f"t{n % 3}", concurrency_key=f"k{n % 5}" if n % 2 else None)
-    worker_ids = [await make_worker(door, lease=3600 * SECOND) for _ in rivals]
-    worst: Counter[str] = Counter()
+@pytest.mark.parametrize("fair", [False, True])
+async def test_jobs_without_a_tenant_run_behind_the_backlog_of_one_that_is_full(
+    door: Link, store: Store, worker: UUID, fair: bool
+):
+    await limit(door, "queues", "default", fair=fair)
+    await limit(door, "tenants", "full", max_running=0)
+    await query(door, FILL.format(column="tenant_id", value="'full'"), 3000)
+    id = await make_job(door)
+    assert await claimed(store, worker) == [id]
 
-    async def work(store: Store, worker: UUID) -> None:
-        while claims := await governed(store, worker, rng.randint(1, 6)):
-            await asyncio.sleep(0)
-            await finish(store, claims)
 
-    async def watch() -> None:
-        # Each look is one snapshot: what was running at one commit.
-        text = (
-            "select concurrency_key as key, tenant_id, count(*) as n from jobd.jobs where state = 'running'"
-            " group by grouping sets ((), (concurrency_key), (tenant_id))"
-        )
-        while True:
-            for row in await query(door, text):
-                name = row["key"] or row["tenant_id"] or "all"
-                worst[name] = max(worst[name], row["n"])
-            await asyncio.sleep(0)
+async def test_jobs_that_crashed_run_behind_many_for_which_there_is_no_room(
+    door: Link, store: Store, worker: UUID
+):
+    await limit(door, "tenants", "full", max_running=0)
+    for _ in range(15):
+        await make_job(door, crashes=1, tenant_id="full")
+    id = await make_job(door, crashes=1, tenant_id="free")
+    assert await claimed(store, worker) == [id]
 
-    watching = asyncio.create_task(watch())
-    try:
-        while await scalar(door, "select count(*) from jobd.jobs"):
-            await asyncio.gather(*map(work, rivals, worker_ids))
-    finally:
-        watching.cancel()
-    assert worst["all"] <= 7
-    assert worst["t0"] <= 1
-    assert max(worst[f"k{n}"] for n in range(5)) <= 2
+
+RATES = {
+    "faster": ({"rate_count": 100, "rate_period": DAY}, {"rate_count": 100, "rate_period": SECOND}),
+    "very much faster": (
+        {"rate_count": 5, "rate_period": 7 * DAY},
+        {"rate_count": 10_000, "rate_period": SECOND},
+    ),
+}
+
+
+@pytest.mark.parametrize("before, after", RATES.values(), ids=RATES.keys())
+async def test_what_another_rate_has_spent_is_no_debt_of_this_one(
+    door: Link, store: Store, worker: UUID, before: dict[str, Any], after: dict[str, Any]
+):
+    await limit(door, "queues", "default", **before)
+    await make_jobs(door, 150)
+    assert len(await governed(store, worker, 150)) == before["rate_count"]
+    await query(
+        door,
+        "update jobd.queues set rate_count = $1, rate_period = $2 where name = 'default'",
+        *after.values(),
+    )
+    assert len(await governed(store, worker, 20)) == 20
+
+
+async def test_a_clock_that_was_ahead_leaves_no_debt(door: Link, store: Store, worker: UUID):
+    await limit(door, "queues", "default", rate_count=10, rate_period=SECOND)
+    await make_jobs(door, 40)
+    now = datetime.now(UTC)
+    await query(door, "update jobd.workers set lease_until = lease_until + interval '2 days'")
+    assert len(await governed(store, worker, 20, now=now + DAY)) == 10
+    assert len(await governed(store, worker, 20, now=now)) == 10
+    assert await governed(store, worker, 20, now=now) == []
+    assert len(await governed(store, worker, 20, now=now + SECOND)) == 10
+
+
+async def test_the_slowest_rate_there_can_be_and_its_largest_burst(door: Link, store: Store, worker: UUID):
+    await limit(door, "queues", "default", rate_count=1, rate_period=366 * DAY, rate_burst=1_000_000)
+    await query(door, "insert into jobd.rates values ('queue', 'default', '294000-01-01')")
+    await make_jobs(door, 3)
+    assert len(await governed(store, worker)) == 3
