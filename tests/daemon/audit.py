@@ -30,6 +30,10 @@ begin
         values (job.id, job.kind, job.queue, job.tenant_id, job.use_case, job.concurrency_key,
                 case when tg_op <> 'INSERT' then old.state end,
                 case when tg_op <> 'DELETE' then new.state end, job.claim_no);
+    elsif new.queue <> old.queue then
+        insert into public.transitions
+        select j.id, j.kind, j.queue, j.tenant_id, j.use_case, j.concurrency_key, j.was, j.now, j.claim_no
+          from (select old.*, old.state as was, null as now union all select new.*, null, new.state) j;
     end if;
     return null;
 end
