@@ -99,6 +99,8 @@ class JobsRescued:
 class JobsExpired:
     """Jobs of policy `drop` whose deadline passed were declared dead."""
 
+    queue: str
+    kind: str
     count: int
 
 

@@ -113,7 +113,8 @@ class JobLog:
         self._log.warning("jobs of lost workers put back", jobs=event.count, dead=event.dead)
 
     def _expired(self, event: happened.JobsExpired) -> None:
-        self._log.warning("jobs passed their deadline", jobs=event.count)
+        said = "jobs passed their deadline and ended without having run"
+        self._log.warning(said, jobs=event.count, kind=event.kind, queue=event.queue)
 
     def _lease_lost(self, event: happened.LeaseLost) -> None:
         self._log.error("lease lost", detail=event.detail)

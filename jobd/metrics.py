@@ -115,7 +115,7 @@ class Metrics:
         self._started = counter("jobd_jobs_started_total", "Runs of handlers that began.", "queue", "kind")
         self._deadlines = counter(
             "jobd_deadlines_total",
-            "First attempts of jobs with a delay_tolerance, by whether they began in time.",
+            "Jobs with a delay_tolerance: began in time, late, or were dropped.",
             "queue",
             "kind",
             "outcome",
@@ -133,7 +133,6 @@ class Metrics:
         self._staged = counter("jobd_jobs_staged_total", "Scheduled jobs made ready when they fell due.")
         self._rescued = counter("jobd_jobs_rescued_total", "Jobs taken from workers whose lease had lapsed.")
         self._crashed = counter("jobd_jobs_crashed_total", "Rescued jobs declared dead at the crash limit.")
-        self._expired = counter("jobd_jobs_expired_total", "Jobs declared dead at their deadline.")
         self._stale = counter("jobd_runs_stale_total", "Runs whose claim was lost; nothing was written.")
         self._leases_lost = counter("jobd_leases_lost_total", "Times this worker had to stop all its runs.")
         self._occurrences = counter(
@@ -157,7 +156,7 @@ class Metrics:
         events.subscribe_batches(JobFinished, self._jobs_finished)
         events.subscribe(JobsStaged, lambda event: self._staged.inc(event.count))
         events.subscribe(JobsRescued, self._jobs_rescued)
-        events.subscribe(JobsExpired, lambda event: self._expired.inc(event.count))
+        events.subscribe(JobsExpired, self._jobs_expired)
         events.subscribe(RunStale, lambda _: self._stale.inc())
         events.subscribe(LeaseLost, lambda _: self._leases_lost.inc())
         events.subscribe_batches(ScheduleFired, self._schedules_fired)
@@ -214,6 +213,9 @@ class Metrics:
             labels = self._labels.admit(queue, kind)
             self._started.labels(*labels).inc(len(seconds))
             self._wait.observe(labels, seconds)
+
+    def _jobs_expired(self, event: JobsExpired) -> None:
+        self._deadlines.labels(*self._labels.admit(event.queue, event.kind), "dropped").inc(event.count)
 
     def _jobs_finished(self, events: Sequence[JobFinished]) -> None:
         runs: defaultdict[tuple[str, str, str], list[float | None]] = defaultdict(list)

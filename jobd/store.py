@@ -6,6 +6,7 @@ blocks. Every `now` is None in production, where the database's clock counts.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -117,10 +118,13 @@ class Store:
         rows = await self.door.fetch(BLOCKS["next_due"], now)
         return rows[0]["seconds"]  # type: ignore[no-any-return]
 
-    async def expire(self, *, batch: int, now: datetime | None = None) -> int:
-        """Declare waiting jobs of policy `drop` dead whose deadline has passed; return how many."""
+    async def expire(self, *, batch: int, now: datetime | None = None) -> Counter[tuple[str, str]]:
+        """Declare waiting jobs of policy `drop` dead whose deadline has passed.
+
+        Returns how many of each queue and kind.
+        """
         rows = await self.door.fetch(BLOCKS["expire"], batch, now)
-        return int(rows[0]["expired"])
+        return Counter({(row["queue"], row["kind"]): row["expired"] for row in rows})
 
     async def claim(
         self,

@@ -70,10 +70,10 @@ class Maintenance:
             self._events.emit(JobsStaged(staged))
             self._on_staged()
         expired = await self._store.expire(batch=BATCH)
-        if expired:
-            self._events.emit(JobsExpired(expired))
+        for (queue, kind), count in expired.items():
+            self._events.emit(JobsExpired(queue, kind, count))
         rescued = await self._rescue()
-        if BATCH in (staged, expired, rescued):
+        if BATCH in (staged, expired.total(), rescued):
             return 0.0
         pause = self._poll * self._rng.uniform(0.75, 1.0)
         for seconds in (await self._store.next_due(), await self._fleet.next_lapse(self._lease.worker_id)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 HOLD_SECONDS = 0.025
-MOST = 1000
+MOST = 2000
 # The weight of the newest run in the mean of its kind.
 NEWEST = 0.05
 

@@ -107,7 +107,7 @@ select extract(epoch from (select run_at from jobd.jobs where state = 'scheduled
 
 -- name: expire (batch, now)
 -- scheduled | ready -> dead, for jobs of policy `drop` whose deadline has passed. The claim passes them
--- over, so none of them starts after its deadline. Returns the count.
+-- over, so none of them starts after its deadline. Returns of which queues and kinds how many.
 with late as (
     select j.id from jobd.jobs j
      where j.deadline_policy = 'drop' and j.delay_tolerance is not null and j.state in ('scheduled', 'ready')
@@ -120,12 +120,12 @@ with late as (
               j.queue = any (array(select name from jobd.queues where keep = 'nothing')) as terse
 ), kept as (
     insert into jobd.job_history
-    select h.* from gone g, jobd.ended(g.j, 'dead', 'its deadline passed before it ran', null, null, g.at) h
+    select h.* from gone g, jobd.ended(g.j, 'dead', 'deadline', null, null, g.at) h
      where not g.terse
 ), marked as (
     insert into jobd.tombstones select t.* from gone g, jobd.tombstone(g.j, 'dead', g.at) t where g.terse
 )
-select count(*)::int as expired from gone
+select (j).queue, (j).kind, count(*)::int as expired from gone group by 1, 2
 
 -- name: claim (worker_id, queues, rooms, limited, limited_kinds, skipped_kinds, floor_priorities, floor_deadlines, floor_ids, now)
 -- ready -> running. For each entry of queues and rooms at most that many, without the kinds that have

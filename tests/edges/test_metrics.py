@@ -188,7 +188,7 @@ def test_chores_and_losses_are_counted() -> None:
     metrics = new_metrics(events)
     events.emit(JobsStaged(count=40))
     events.emit(JobsRescued(count=7, dead=2))
-    events.emit(JobsExpired(count=3))
+    events.emit(JobsExpired(queue="images", kind="resize", count=3))
     events.emit(RunStale(id=JOB, kind="resize", queue="images", attempt=1, claim_no=4))
     events.emit(LeaseLost(detail="no beat for 30 s"))
 
@@ -197,7 +197,8 @@ def test_chores_and_losses_are_counted() -> None:
     assert value(series, "jobd_jobs_staged_total") == 40
     assert value(series, "jobd_jobs_rescued_total") == 7
     assert value(series, "jobd_jobs_crashed_total") == 2
-    assert value(series, "jobd_jobs_expired_total") == 3
+    dropped = {"queue": "images", "kind": "resize", "outcome": "dropped"}
+    assert value(series, "jobd_deadlines_total", **dropped) == 3
     assert value(series, "jobd_runs_stale_total") == 1
     assert value(series, "jobd_leases_lost_total") == 1
 

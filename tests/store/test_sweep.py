@@ -111,7 +111,7 @@ async def test_a_filter_means_jobs_that_have_ended(client: Client, door: Link, r
 
 
 async def test_the_reason_of_an_end_is_an_error_too(client: Client, door: Link):
-    await make_job(door, state="dead", reason="its deadline passed before it ran")
+    await make_job(door, state="dead", reason="deadline")
     await make_job(door, state="dead", reason=None)
     assert (await client.retry_many(error="Deadline")).jobs == 1
 

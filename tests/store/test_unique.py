@@ -94,7 +94,7 @@ async def test_a_job_that_goes_while_it_waits_frees_the_key(door: Link, store: S
     elif end == "delete":
         await store.delete(first.id)
     else:
-        assert await store.expire(batch=1, now=datetime.now(UTC) + HOUR) == 1
+        assert (await store.expire(batch=1, now=datetime.now(UTC) + HOUR)).total() == 1
     assert (await store.enqueue(waiting())).created
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobd import events as module
-from jobd.events import Events, JobsExpired, JobsStaged
+from jobd.events import Events, JobsExpired, JobsRescued, JobsStaged
 
 Heard = list[Any]
 
@@ -19,7 +19,7 @@ def test_each_subscriber_of_a_type_is_told_in_order():
     events, heard = Events(), Heard()
     events.subscribe(JobsStaged, lambda event: heard.append(("first", event.count)))
     events.subscribe(JobsStaged, lambda event: heard.append(("second", event.count)))
-    events.subscribe(JobsExpired, lambda event: heard.append(("other", event.count)))
+    events.subscribe(JobsRescued, lambda event: heard.append(("other", event.count)))
     events.emit(JobsStaged(3))
     assert heard == [("first", 3), ("second", 3)]
 
