@@ -16,8 +16,9 @@ from jobd import sql
 from jobd.door import Executes, Record
 from jobd.errors import JobNotFound
 from jobd.job import Job, JobState
+from jobd.reasons import ended, reasons
 from jobd.selection import Selection
-from jobd.standing import Explanation, Standing, ended, reasons
+from jobd.standing import Explanation, Standing
 from jobd.timetable import Outlook
 
 BLOCKS = sql.blocks("reading")

@@ -83,6 +83,31 @@ async def test_nobody_works(door: Link, reader: Reader):
     assert await whys(reader, await make_job(door, state="scheduled")) == [Why.NOT_DUE, Why.NO_WORKER]
 
 
+async def test_what_holds_a_job_up_that_is_not_due_yet_is_told_beside_that(
+    door: Link, reader: Reader, worker: UUID
+):
+    await query(door, "insert into jobd.queues (name, paused_at, paused_by) values ('default', now(), 'kim')")
+    assert await whys(reader, await make_job(door, state="scheduled")) == [Why.NOT_DUE, Why.QUEUE_PAUSED]
+    elsewhere = await make_job(door, state="scheduled", queue="mail")
+    assert await whys(reader, elsewhere) == [Why.NOT_DUE, Why.NOT_SERVED]
+
+
+async def test_a_due_job_of_a_paused_queue_waits_for_its_queue(door: Link, reader: Reader, worker: UUID):
+    await query(door, "insert into jobd.queues (name, paused_at, paused_by) values ('default', now(), 'kim')")
+    id = await make_job(door, state="scheduled", run_at=datetime.now(UTC) - SECOND)
+    assert await whys(reader, id) == [Why.QUEUE_PAUSED, Why.STAGING]
+
+
+async def test_a_kind_that_a_worker_did_not_know_and_put_back_is_told_first(
+    door: Link, reader: Reader, worker: UUID
+):
+    id = await make_job(
+        door, kind="later", state="scheduled", attempt=0, claim_no=2, run_at=datetime.now(UTC) + 15.9 * SECOND
+    )
+    assert "has a handler for kind later" in await first(reader, id, Why.KIND_UNKNOWN)
+    assert await whys(reader, id) == [Why.KIND_UNKNOWN, Why.SNOOZED]
+
+
 async def test_nobody_serves_its_queue(door: Link, reader: Reader, worker: UUID):
     id = await make_job(door, queue="mail")
     assert "none of 1 live workers serves queue mail" in await first(reader, id, Why.NOT_SERVED)
@@ -183,10 +208,19 @@ async def test_its_deadline_ends_it_or_makes_it_late(door: Link, reader: Reader,
     common: dict[str, Any] = {"run_at": now - 20 * SECOND, "delay_tolerance": 10 * SECOND}
     late = await told(reader, await make_job(door, **common))
     assert late[-1].why == Why.DEADLINE and late[-1].text.endswith("has passed: it runs late")
-    over = await told(reader, await make_job(door, deadline_policy="drop", **common))
-    assert over[-1].text.endswith("it ends without having run")
     soon = await told(reader, await make_job(door, deadline_policy="drop", delay_tolerance=60.9 * SECOND))
     assert soon[-1].text == "its deadline in 1m ends it, unrun"
+
+
+@pytest.mark.parametrize("state", ["ready", "scheduled"])
+async def test_a_deadline_that_has_passed_and_drops_it_is_the_only_reason(
+    door: Link, reader: Reader, worker: UUID, state: str
+):
+    run_at = datetime.now(UTC) - 20.5 * SECOND
+    id = await make_job(door, state=state, run_at=run_at, delay_tolerance=10 * SECOND, deadline_policy="drop")
+    (reason,) = await told(reader, id)
+    assert reason.why == Why.DEADLINE
+    assert reason.text == "its deadline of 10s ago has passed: it ends without having run"
 
 
 async def test_running_where_and_since_when(door: Link, reader: Reader, worker: UUID):
