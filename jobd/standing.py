@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from jobd.job import JobState
@@ -30,6 +30,7 @@ class Why(StrEnum):
     KEY_ORDER = "key_order"
     USE_CASE_FULL = "use_case_full"
     TENANT_FULL = "tenant_full"
+    TENANT_DELAYS = "tenant_delays"
     QUEUE_FULL = "queue_full"
     RATE = "rate"
     SUSPECT = "suspect"
@@ -38,12 +39,14 @@ class Why(StrEnum):
     BEHIND = "behind"
     NEXT = "next"
     RUNNING = "running"
+    WORKER_SILENT = "worker_silent"
     STOPPING = "stopping"
     WORKER_LOST = "worker_lost"
     ENDED = "ended"
 
 
-class Reason(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Reason:
     """One reason: a word for programs, a sentence for people, and when it passes, where that is known."""
 
     why: Why
@@ -81,6 +84,7 @@ class Standing:
     attempt: int
     crashes: int
     claim_no: int
+    generation: int
     worker_id: UUID | None
     claimed_at: datetime | None
     cancel_requested_at: datetime | None
@@ -93,22 +97,50 @@ class Standing:
     queue_running: int
     tenant_limit: int | None
     tenant_running: int
+    tenant_delays_from: int | None
+    """Of a tenant whose jobs are delayed when more than this wait."""
+    tenant_delays_until: datetime | None
+    """When the last of those that were delayed becomes due."""
     use_case_limit: int | None
     use_case_running: int
     key_limit: int | None
     ordered: bool
     key_running: list[UUID]
     key_before: UUID | None
+    """Of a key in order: the job that has to run first, where one waits."""
+    key_before_state: str | None
+    key_before_due: datetime | None
     queue_rate_until: datetime | None
     tenant_rate_until: datetime | None
     key_rate_until: datetime | None
     worker_host: str | None
     worker_pid: int | None
+    worker_beat_at: datetime | None
     worker_lease_until: datetime | None
+    worker_stopping_at: datetime | None
+    rescue_at: datetime | None
+    """From when on another process may take its worker for lost; None where there is no other one."""
     workers: int
+    """Those that are alive, work, and are not stopping."""
     serving: int
+    """Those among them that serve its queue."""
     knowing: int
+    """Those among these that know its kind: the following are of them."""
     free: int
+    """How many slots are free."""
+    untouched: int
+    """How many of them run nothing of its queue or kind, so that no limit of the process can hold it up."""
+    trusting: int
+    """How many of them run no job that was there when workers died."""
+    stopping: int
+    """How many that worked are about to end."""
+    beaten_at: datetime | None
+    """When any worker was heard of last."""
     ahead: int
+    """How many ready jobs would start before it."""
     ahead_by_priority: int
-    ended_per_second: float | None
+    held: int
+    """How many more stand before it, and are kept by limits that are not its own."""
+    ended: int
+    """How many jobs of its queue ended lately, and since when that is counted."""
+    ended_since: datetime | None
