@@ -1,4 +1,4 @@
-"""What people and tools read: one method for each block of `sql/reading.sql` that is a question.
+"""What people and tools read: one method for each question in `sql/reading.sql` and `sql/standing.sql`.
 
 Nothing here is on the hot path and nothing writes.
 """
@@ -21,7 +21,7 @@ from jobd.selection import Selection
 from jobd.standing import Explanation, Standing
 from jobd.timetable import Outlook
 
-BLOCKS = sql.blocks("reading")
+BLOCKS = {**sql.blocks("reading"), **sql.blocks("standing")}
 JSON_COLUMNS = ("payload", "result", "backoff", "errors", "progress", "headers")
 
 

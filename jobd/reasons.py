@@ -80,8 +80,11 @@ def _running(job: Standing) -> list[Reason]:
     if job.cancel_requested_at is not None:
         asked = brief_span(job.moment - job.cancel_requested_at)
         found.append(Reason(Why.STOPPING, f"its handler was asked {asked} ago to stop"))
-    if job.deadline_policy == "drop" and job.delay_tolerance is not None and job.deadline_at > job.moment:
-        text = f"its handler is stopped at its deadline, in {brief_span(job.deadline_at - job.moment)}"
+    if job.deadline_policy == "drop" and job.delay_tolerance is not None:
+        left = job.deadline_at - job.moment
+        text = f"its deadline was {brief_span(-left)} ago: its handler was to stop then"
+        if left > timedelta(0):
+            text = f"its handler is stopped at its deadline, in {brief_span(left)}"
         found.append(Reason(Why.DEADLINE, text, job.deadline_at))
     return found
 
@@ -207,7 +210,8 @@ def _turn(job: Standing, *, estimating: bool) -> list[Reason]:
     """What is only a matter of turn."""
     found = []
     if job.crashes >= SUSPECT_FROM and job.knowing and not job.trusting:
-        text = f"{job.crashes} workers died while they ran it: each runs one such job at a time, and does"
+        text = f"{job.crashes} workers died while they ran it: a worker runs one such job at a time, and "
+        text += "the only one that could does" if job.knowing == 1 else f"all {job.knowing} that could do"
         found.append(Reason(Why.SUSPECT, text))
     if job.ahead:
         found.append(_behind(job, estimating=estimating))

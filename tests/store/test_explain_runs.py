@@ -16,7 +16,7 @@ from jobd.job import Job, JobState
 from jobd.reader import Reader
 from jobd.reasons import ended, reasons
 from jobd.standing import Reason, Why
-from tests.factories import SECOND, make_job, make_worker, scalar
+from tests.factories import SECOND, make_job, make_worker, query, scalar
 from tests.store.explaining import first, told, whys
 
 
@@ -51,6 +51,8 @@ async def test_a_deadline_stops_what_runs_past_it(door: Link, reader: Reader, wo
         door, state="running", worker_id=worker, deadline_policy="drop", delay_tolerance=60.9 * SECOND
     )
     assert (await told(reader, id))[-1].text == "its handler is stopped at its deadline, in 1m"
+    await query(door, "update jobd.jobs set deadline_at = now() - interval '5.5 s'")
+    assert (await told(reader, id))[-1].text == "its deadline was 5s ago: its handler was to stop then"
 
 
 async def silent(door: Link, *, beat: float, lease: float, **columns: Any) -> UUID:

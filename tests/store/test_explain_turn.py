@@ -13,7 +13,7 @@ from jobd.reader import Reader
 from jobd.reasons import reasons
 from jobd.standing import Reason, Why
 from tests.factories import SECOND, make_job, make_jobs, make_worker, query
-from tests.store.explaining import first
+from tests.store.explaining import first, whys
 
 NOON = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
 
@@ -49,6 +49,39 @@ async def test_of_one_key_that_has_room_for_one_one_is_before_it(door: Link, rea
     assert await first(reader, of_key[-1], Why.BEHIND) == "4 jobs are before it"
     await make_job(door, concurrency_key="k", state="running", worker_id=uuid4())
     await first(reader, id, Why.NEXT)
+
+
+async def test_in_order_a_later_one_of_its_key_is_not_before_it_at_any_priority(
+    door: Link, reader: Reader, worker: UUID
+):
+    await query(door, "insert into jobd.kinds (name, ordered) values ('noop', true)")
+    id = await make_job(door, concurrency_key="k")
+    await make_job(door, concurrency_key="k", priority=9)
+    await first(reader, id, Why.NEXT)
+    # Without a key they have no such order.
+    plain = await make_job(door, priority=5)
+    await make_job(door, priority=9)
+    assert "2 jobs at a higher priority are before it" in await first(reader, plain, Why.BEHIND)
+
+
+async def test_what_was_there_when_workers_died_keeps_out_of_the_way(
+    door: Link, reader: Reader, worker: UUID
+):
+    await make_jobs(door, 3, crashes=2)
+    id = await make_job(door)
+    text = await first(reader, id, Why.BEHIND)
+    assert text == "1 job is before it (2 more are held up by limits of their own)"
+    await make_job(door, crashes=2, state="running", worker_id=worker)
+    assert await whys(reader, id) == [Why.NEXT]
+
+
+async def test_what_was_there_when_a_worker_died_goes_first(door: Link, reader: Reader, worker: UUID):
+    before = datetime.now(UTC) - SECOND
+    await make_jobs(door, 3, run_at=before)
+    id = await make_job(door, crashes=1)
+    await first(reader, id, Why.NEXT)
+    await query(door, "insert into jobd.queues (name, max_running) values ('default', 9)")
+    assert await first(reader, id, Why.BEHIND) == "3 jobs are before it"
 
 
 @pytest.mark.parametrize(
@@ -211,4 +244,7 @@ async def test_each_worker_runs_one_that_was_there_when_workers_died(
     await first(reader, id, Why.NEXT)
     await make_job(door, crashes=2, state="running", worker_id=worker)
     text = await first(reader, id, Why.SUSPECT)
-    assert text.startswith("2 workers died while they ran it")
+    assert text == (
+        "2 workers died while they ran it: a worker runs one such job at a time, and the only one"
+        " that could does"
+    )

@@ -19,7 +19,7 @@ from tests.store.million import STATISTICS, WORKER, Million, Reading, million
 
 pytestmark = pytest.mark.timeout(180)
 
-SWEEP, READING = sql.blocks("sweep"), sql.blocks("reading")
+SWEEP, READING, STANDING = sql.blocks("sweep"), sql.blocks("reading"), sql.blocks("standing")
 HALF = 500
 FILTERS: dict[str, Any] = {
     "queues": ["q1"], "kinds": ["kind1", "kind2"], "states": ["ready", "dead"], "tenants": None,
@@ -118,7 +118,7 @@ def test_why_a_job_waits_reads_the_front_of_its_queue_and_what_runs(jobs: Millio
         (id,) = jobs.ids("state = 'scheduled'", 1)
     else:
         id = jobs.place("q1", 0 if where == "the front" else 100_000)[2]
-    reading = jobs.explain(READING["standing"], {"id": id})
+    reading = jobs.explain(STANDING["standing"], {"id": id})
     assert_reads(reading, RUNNING, 10_000 + 2 * RUNNING)
 
 
@@ -129,7 +129,7 @@ def test_whether_a_queue_is_known_reads_no_more_than_one_of_its_jobs(jobs: Milli
 
 def test_the_pace_of_a_queue_reads_the_end_of_todays_history(ended: Million):
     (id,) = ended.ids("state = 'ready'", 1)
-    reading = ended.explain(READING["standing"], {"id": id}, table="job_history")
+    reading = ended.explain(STANDING["standing"], {"id": id}, table="job_history")
     assert reading.scans == {"Tid Range Scan"}, reading.plan
     # Of a million; a page has 8 kB, and the rows of `Million` are short.
     assert_reads(reading, 1000, 50_000)
