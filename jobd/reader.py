@@ -1,4 +1,4 @@
-"""What people and tools read: one method for each block of `sql/reading.sql` that is a question.
+"""What people and tools read: one method for each question in `sql/reading.sql` and `sql/standing.sql`.
 
 Nothing here is on the hot path and nothing writes.
 """
@@ -16,11 +16,12 @@ from jobd import sql
 from jobd.door import Executes, Record
 from jobd.errors import JobNotFound
 from jobd.job import Job, JobState
+from jobd.reasons import ended, reasons
 from jobd.selection import Selection
-from jobd.standing import Explanation, Standing, ended, reasons
+from jobd.standing import Explanation, Standing
 from jobd.timetable import Outlook
 
-BLOCKS = sql.blocks("reading")
+BLOCKS = {**sql.blocks("reading"), **sql.blocks("standing")}
 JSON_COLUMNS = ("payload", "result", "backoff", "errors", "progress", "headers")
 
 

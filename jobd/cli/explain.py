@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
 from jobd.cli.options import AsJson, DatabaseUrl
-from jobd.cli.output import print_json, visible
+from jobd.cli.output import brief, print_json, visible
 from jobd.cli.session import call
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ def explain(
 ) -> None:
     """Say why a job is where it is, and what would change that.
 
-    All that holds it up, the firmest first: what somebody has to undo, limits, then its turn.
+    All that holds it up, the firmest first: what somebody has to undo, limits, then its turn; in brackets
+    when that passes, where it is known.
 
     \b
     Example:
@@ -39,6 +41,9 @@ def explain(
     if as_json:
         print_json(explanation)
         return
-    typer.echo(f"{explanation.kind} in queue {explanation.queue} is {explanation.state.value}:")
+    now = datetime.now(UTC)
+    head = f"{explanation.kind} in queue {explanation.queue} is {explanation.state.value}:"
+    typer.echo(visible(head))
     for reason in explanation.reasons:
-        typer.echo(f"- {visible(reason.text)}")
+        at = "" if reason.until is None or reason.until <= now else f" ({brief(reason.until, now=now)})"
+        typer.echo(f"- {visible(reason.text)}{at}")

@@ -1,4 +1,5 @@
-"""Operations on many jobs read a page at a time, at a million rows and whatever the statistics say.
+"""Operations on many jobs read a page at a time, at a million rows and whatever the statistics say; and
+what is asked of one job reads so much and no more.
 
 The live jobs have the three wrong statistics of test_plans.py; those of the history are right, or missing.
 """
@@ -18,7 +19,7 @@ from tests.store.million import STATISTICS, WORKER, Million, Reading, million
 
 pytestmark = pytest.mark.timeout(180)
 
-SWEEP, READING = sql.blocks("sweep"), sql.blocks("reading")
+SWEEP, READING, STANDING = sql.blocks("sweep"), sql.blocks("reading"), sql.blocks("standing")
 HALF = 500
 FILTERS: dict[str, Any] = {
     "queues": ["q1"], "kinds": ["kind1", "kind2"], "states": ["ready", "dead"], "tenants": None,
@@ -105,3 +106,30 @@ def test_a_move_of_jobs_that_have_ended_reads_these_alone(ended: Million, move: 
     arguments = {"ids": ids, "since": since, "until": until, "audit_id": WORKER}
     reading = ended.explain(SWEEP[move], arguments, table="job_history")
     assert_reads(reading, HALF, 3 * HALF)
+
+
+# What `Million` lets run.
+RUNNING = 1000
+
+
+@pytest.mark.parametrize("where", ["the front", "the end", "not due"])
+def test_why_a_job_waits_reads_the_front_of_its_queue_and_what_runs(jobs: Million, where: str):
+    if where == "not due":
+        (id,) = jobs.ids("state = 'scheduled'", 1)
+    else:
+        id = jobs.place("q1", 0 if where == "the front" else 100_000)[2]
+    reading = jobs.explain(STANDING["standing"], {"id": id})
+    assert_reads(reading, RUNNING, 10_000 + 2 * RUNNING)
+
+
+def test_whether_a_queue_is_known_reads_no_more_than_one_of_its_jobs(jobs: Million):
+    reading = jobs.explain(READING["unknown_queues"], {"names": ["q1", "nobody's"]})
+    assert_reads(reading, 0, 2)
+
+
+def test_the_pace_of_a_queue_reads_the_end_of_todays_history(ended: Million):
+    (id,) = ended.ids("state = 'ready'", 1)
+    reading = ended.explain(STANDING["standing"], {"id": id}, table="job_history")
+    assert reading.scans == {"Tid Range Scan"}, reading.plan
+    # Of a million; a page has 8 kB, and the rows of `Million` are short.
+    assert_reads(reading, 1000, 50_000)

@@ -31,6 +31,7 @@ OWNERS = {
     "fleet": Fleet,
     "quotas": Quotas,
     "reading": Reader,
+    "standing": Reader,
     "schedules": Timetable,
 }
 BLOCKS = {**sql.blocks("lifecycle"), **sql.blocks("sweep"), **sql.blocks("bulk"), **sql.blocks("schedules")}
