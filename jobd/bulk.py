@@ -20,7 +20,7 @@ from typing import Final
 from uuid import UUID
 
 from jobd import sql
-from jobd.doors import Door, Unit
+from jobd.doors import BorrowedDoor, Door, Unit
 from jobd.ids import IdSequence, uuid7s
 from jobd.job import NewJob
 from jobd.portions import Portions
@@ -61,7 +61,11 @@ class Bulk:
         first = await self._payloads.next(CHUNK_JOBS, CHUNK_CHARACTERS)
         second = await self._payloads.next(CHUNK_JOBS, CHUNK_CHARACTERS)
         if not second:
-            if first:
+            if first and self._job.tenant_id is not None and isinstance(door, BorrowedDoor):
+                # Its refusal would abort the caller's transaction.
+                async with door.all_or_nothing() as unit:
+                    await self._insert(Store(unit), first)
+            elif first:
                 await self._insert(Store(door), first)  # One statement is a unit by itself.
             return IdSequence.packed(self._ids)
         async with door.all_or_nothing() as unit:
