@@ -358,6 +358,34 @@ async def test_keys_are_looked_up_by_their_index_whatever_the_statistics_say(
     assert row["idx_scan"] > 5
 
 
+@pytest.mark.parametrize("tenant", [None, "tenant 7"])
+async def test_a_look_for_a_key_reads_no_row_of_another_tenant(
+    door: Link, held: Held, direct_database_url: str, tenant: str | None
+):
+    """All tenants may use one key, as a digest of each does."""
+    link = Link(Database(direct_database_url))
+    await query(
+        link,
+        """insert into jobd.unique_keys
+           select 'k', 'noop', nullif('tenant ' || n, 'tenant 0'), s.scope, gen_random_uuid(), now(), now()
+             from generate_series(0, 2000) n, unnest(array['waiting', 'window']) as s (scope)""",
+    )
+    await query(link, "vacuum analyze jobd.unique_keys")
+    await link.close()
+    worker = await make_worker(door)
+    inside = Store(held)
+    await inside.enqueue(waiting(tenant_id=tenant))
+    runs = await inside.claim(worker, rooms={"default": 10})
+    await inside.release([(run.id, run.claim_no) for run in runs])
+    assert not (await inside.enqueue(waiting(tenant_id=tenant))).created
+    await inside.enqueue(waiting(tenant_id=tenant, unique_for="1 hour"))
+    reads = "select idx_tup_fetch, seq_scan from pg_stat_xact_user_tables where relname = 'unique_keys'"
+    (row,) = await query(held, reads)
+    await held.rollback()
+    assert row["seq_scan"] == 0
+    assert 5 < row["idx_tup_fetch"] < 50
+
+
 # Conflicts.
 
 
