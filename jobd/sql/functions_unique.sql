@@ -251,6 +251,8 @@ as $$
 declare
     scope  text := case when span is not null then 'window' when unique_for = 'waiting' then 'waiting' end;
     own    uuid := enqueue_unique.id;
+    -- Whether this transaction has written before.
+    changing boolean := pg_current_xact_id_if_assigned() is not null;
     holder uuid;
     woken  text;
     past   record;
@@ -308,7 +310,23 @@ begin
         end if;
         id := holder;
         if on_conflict = 'keep' then
-            return;
+            if scope is distinct from 'waiting' or not changing then
+                return;
+            end if;
+            -- The job stands for what this transaction has changed, which its run has to see: claims pass over
+            -- a job that is locked. One that is being claimed right now is waited for, for the length of that statement.
+            begin
+                perform from jobd.jobs j
+                  where j.id = holder and j.state in ('scheduled', 'ready') and j.unique_for = 'waiting' for key share;
+                if found then
+                    return;
+                end if;
+                raise sqlstate 'JOBD1';
+            exception when sqlstate 'JOBD1' then
+                -- As below: lets go of a job that runs by now, and whose key is free.
+                id := own;
+            end;
+            continue;
         end if;
         begin
             update jobd.jobs j

@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (12, "56f357f8a3bf0433")
+FUNCTIONS = (12, "18ba52a5be28ae4c")
 
 
 if TYPE_CHECKING:
