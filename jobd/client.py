@@ -111,16 +111,16 @@ class Client:
         known_options("enqueue", options, EnqueueOptions)
         name, handler = self.handler_of(kind)
         given = options.pop("id", None)
-        plain = self.checked(handler, payload)
+        content = self.checked(handler, payload)
         job = new_job(
             name,
             id=uuid7() if given is None else job_id(given),
-            payload=encode_payload(plain, max_bytes=self.max_payload),
+            payload=encode_payload(content, max_bytes=self.max_payload),
             **self._defaults(handler, options),
         )
         if job.concurrency_key is None and handler is not None and handler.concurrency_key is not None:
             job = job._replace(
-                concurrency_key=handler.concurrency_key.rendered(plain, job.queue, job.tenant_id)
+                concurrency_key=handler.concurrency_key.rendered(content, job.queue, job.tenant_id)
             )
         door = self.door_to(connection)
         plain = given is None and job.unique_key is None
@@ -154,8 +154,8 @@ class Client:
         like. On the caller's `connection` they stand in a savepoint: where one is refused, the transaction
         is as it was. With `unique_key`, a function of the payload, all are gathered first, and the id of an
         existing job may stand for a new one. A lost answer to the last step, the COMMIT, leaves unknown
-        whether the jobs are there.
-        Raises TenantFull where not all of them may wait.
+        whether the jobs are there. The answer's `shed` says how many were shed, for lack of room. Raises
+        TenantFull where not all of them may wait.
         """
         known_options("enqueue_many", options, ManyOptions)
         key_of = options.pop("unique_key", None)
@@ -174,17 +174,20 @@ class Client:
             **self._defaults(handler, options),
         )
         template = handler.concurrency_key if handler is not None and job.concurrency_key is None else None
-        limit_keys: deque[str] | None = None if template is None else deque()
+        # Taken from the left as they are sent, or, where all are gathered first, from anywhere.
+        taken, gathered = deque[str](), list[str]()
+        limit_keys = taken if key_of is None else gathered
 
         def encoded(payload: Any) -> str:
             plain = self.checked(handler, payload)
             text = encode_payload(plain, max_bytes=self.max_payload)
-            if template is not None and limit_keys is not None:
+            if template is not None:
                 limit_keys.append(template.rendered(plain, job.queue, job.tenant_id))
             return text
 
         if key_of is None:
-            ids = await Bulk(job, Portions(payloads, encoded), limit_keys).enqueue(self.door_to(connection))
+            bulk = Bulk(job, Portions(payloads, encoded), None if template is None else taken)
+            ids = await bulk.enqueue(self.door_to(connection))
             created = len(ids)
         else:
             keys: list[str | None] = []
@@ -193,11 +196,13 @@ class Client:
                 keys.append(key_of_job("unique_key", key_of(payload)))
                 return encoded(payload)
 
-            keyed = Keyed(job, Portions(payloads, encoded_with_key), keys, limit_keys)
+            keyed = Keyed(
+                job, Portions(payloads, encoded_with_key), keys, None if template is None else gathered
+            )
             ids = await keyed.enqueue(self.door_to(connection))
             created = keyed.created
-        if created:
-            self._events.emit(JobEnqueued(name, job.queue, created))
+        if created > ids.shed:
+            self._events.emit(JobEnqueued(name, job.queue, created - ids.shed))
         return ids
 
     async def get(self, id: JobId) -> Job:

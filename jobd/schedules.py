@@ -114,7 +114,7 @@ class Schedules:
     async def trigger(self, id: str) -> UUID:
         """Run an occurrence of its own, now, also of a paused schedule; return its job's id.
 
-        Raises ScheduleNotFound.
+        Raises ScheduleNotFound, TenantFull.
         """
         job_id = uuid7()
         if not await self._timetable.trigger(id, job_id=job_id):
