@@ -96,6 +96,11 @@ class Client:
         """Its own way in."""
         return self._door
 
+    @property
+    def delay_tolerances(self) -> Mapping[str, timedelta]:
+        """By queue, those of jobs that say none."""
+        return self._delay_tolerances
+
     async def enqueue(
         self, kind: Kind, payload: Any = None, *, connection: Any = None, **options: Unpack[EnqueueOptions]
     ) -> Enqueued:

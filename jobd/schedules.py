@@ -69,6 +69,7 @@ class Schedules:
             payload=self._client.encoded(handler, payload),
             max_bytes=self._client.max_payload,
             now=now,
+            queue_tolerances=self._client.delay_tolerances,
             **options,
         )
         made = with_key(made, handler)
