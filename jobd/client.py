@@ -11,7 +11,8 @@ import copy
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Unpack
@@ -21,11 +22,11 @@ from jobd.binding import dumped
 from jobd.bulk import Bulk
 from jobd.doors import BorrowedDoor, Door, OwnDoor, PoolDoor, caller_door
 from jobd.duration import parse_duration
-from jobd.errors import CallTimeout, ConfigError, DatabaseUnavailable, HandlerError, WaitTimeout
-from jobd.events import Events, JobEnqueued
+from jobd.errors import CallTimeout, ConfigError, DatabaseUnavailable, HandlerError, TenantFull, WaitTimeout
+from jobd.events import Events, JobEnqueued, JobsTurnedAway
 from jobd.filters import SweepOptions, members, select, sweep_options
 from jobd.ids import IdSequence, uuid7
-from jobd.job import Enqueued, Job, JobState
+from jobd.job import Enqueued, Job, JobState, NewJob
 from jobd.keyed import Keyed
 from jobd.options import (
     Duration,
@@ -129,19 +130,19 @@ class Client:
             )
         door = self.door_to(connection)
         plain = given is None and job.unique_key is None
-        if plain and job.tenant_id is None:
-            await Store(door).enqueue_new(job)
-            enqueued = Enqueued(job.id, True)
-        elif plain and await Store(door).enqueue_of_tenant(job):
-            enqueued = Enqueued(job.id, True)
-        elif (plain or given is not None) and connection is not None:
-            # A refusal would abort the caller's transaction; a savepoint costs two round trips.
-            async with door.all_or_nothing() as unit:
-                enqueued = await Store(unit).enqueue(job)
-        else:
-            enqueued = await Store(door).enqueue(job)
-        if enqueued.created and not enqueued.shed:
-            self._events.emit(JobEnqueued(name, job.queue))
+        with self._told(job):
+            if plain and job.tenant_id is None:
+                await Store(door).enqueue_new(job)
+                enqueued = Enqueued(job.id, True)
+            elif plain and await Store(door).enqueue_of_tenant(job):
+                enqueued = Enqueued(job.id, True)
+            elif (plain or given is not None) and connection is not None:
+                # A refusal would abort the caller's transaction; a savepoint costs two round trips.
+                async with door.all_or_nothing() as unit:
+                    enqueued = await Store(unit).enqueue(job)
+            else:
+                enqueued = await Store(door).enqueue(job)
+        self._tell(job, created=int(enqueued.created), shed=int(enqueued.shed))
         return enqueued
 
     async def enqueue_many(
@@ -190,24 +191,24 @@ class Client:
                 limit_keys.append(template.rendered(plain, job.queue, job.tenant_id))
             return text
 
-        if key_of is None:
-            bulk = Bulk(job, Portions(payloads, encoded), None if template is None else taken)
-            ids = await bulk.enqueue(self.door_to(connection))
-            created = len(ids)
-        else:
-            keys: list[str | None] = []
+        with self._told(job):
+            if key_of is None:
+                bulk = Bulk(job, Portions(payloads, encoded), None if template is None else taken)
+                ids = await bulk.enqueue(self.door_to(connection))
+                created = len(ids)
+            else:
+                keys: list[str | None] = []
 
-            def encoded_with_key(payload: Any) -> str:
-                keys.append(key_of_job("unique_key", key_of(payload)))
-                return encoded(payload)
+                def encoded_with_key(payload: Any) -> str:
+                    keys.append(key_of_job("unique_key", key_of(payload)))
+                    return encoded(payload)
 
-            keyed = Keyed(
-                job, Portions(payloads, encoded_with_key), keys, None if template is None else gathered
-            )
-            ids = await keyed.enqueue(self.door_to(connection))
-            created = keyed.created
-        if created > ids.shed:
-            self._events.emit(JobEnqueued(name, job.queue, created - ids.shed))
+                keyed = Keyed(
+                    job, Portions(payloads, encoded_with_key), keys, None if template is None else gathered
+                )
+                ids = await keyed.enqueue(self.door_to(connection))
+                created = keyed.created
+        self._tell(job, created=created, shed=ids.shed)
         return ids
 
     async def get(self, id: JobId) -> Job:
@@ -356,6 +357,21 @@ class Client:
                 f"{name} is no handler of these jobs: declare it with @jobs.handler, or enqueue by kind"
             )
         return handler.kind, handler
+
+    def _tell(self, job: NewJob, *, created: int, shed: int) -> None:
+        if created > shed:
+            self._events.emit(JobEnqueued(job.kind, job.queue, created - shed))
+        if shed:
+            self._events.emit(JobsTurnedAway(job.kind, job.queue, "shed", shed))
+
+    @contextmanager
+    def _told(self, job: NewJob) -> Iterator[None]:
+        """A block that enqueues jobs like this one: where it is refused, that is told."""
+        try:
+            yield
+        except TenantFull as full:
+            self._events.emit(JobsTurnedAway(job.kind, job.queue, "refused", full.surplus))
+            raise
 
     def _defaults(self, handler: Handler | None, options: Any) -> dict[str, Any]:
         """The options, with what they leave to the handler and to the client."""

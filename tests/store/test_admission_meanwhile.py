@@ -11,7 +11,7 @@ import pytest
 from jobd.client import Client
 from jobd.door import Link
 from jobd.errors import TenantFull
-from jobd.events import JobEnqueued
+from jobd.events import JobEnqueued, JobsTurnedAway
 from jobd.job import JobState
 from jobd.store import Store
 from tests.factories import make_jobs, new_job, query, scalar
@@ -160,3 +160,23 @@ async def test_who_enqueues_many_learns_how_many_were_shed(client: Client, door:
     again = await client.enqueue_many("greet", [{"n": 99_999}], tenant_id="t", **options)
     assert again.shed == 1
     assert len(told) == 1
+
+
+async def test_what_is_turned_away_is_told(client: Client, door: Link):
+    told: list[JobsTurnedAway] = []
+    client._events.subscribe(JobsTurnedAway, told.append)
+    await tenant(door, most=1)
+    await client.enqueue("greet", tenant_id="t")
+    with pytest.raises(TenantFull):
+        await client.enqueue("greet", tenant_id="t")
+    with pytest.raises(TenantFull):
+        await client.enqueue_many("greet", [{}] * 3, tenant_id="t")
+    await query(door, "update jobd.tenants set on_full = 'shed'")
+    await client.enqueue("greet", tenant_id="t")
+    await client.enqueue_many("greet", [{}] * 2, tenant_id="t", queue="q")
+    assert [(event.queue, event.outcome, event.count) for event in told] == [
+        ("default", "refused", 1),
+        ("default", "refused", 3),
+        ("default", "shed", 1),
+        ("q", "shed", 2),
+    ]
