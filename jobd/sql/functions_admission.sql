@@ -57,16 +57,23 @@ declare
     span  interval := number * interval '1 minute' / greatest(most, 1);
     spent timestamptz;
 begin
-    if not pg_try_advisory_xact_lock(1785684582, hashtext(pace.tenant_id)) then
-        select r.spent_until into spent from jobd.rates r where r.scope = 'pending' and r.name = pace.tenant_id;
-        return least(greatest(spent, pace.moment), pace.latest) + span;
+    if pg_try_advisory_xact_lock(1785684582, hashtext(pace.tenant_id)) then
+        select r.spent_until into spent from jobd.rates r
+         where r.scope = 'pending' and r.name = pace.tenant_id for update skip locked;
+        if found then
+            spent := least(greatest(spent, pace.moment), pace.latest) + span;
+            update jobd.rates r set spent_until = spent where r.scope = 'pending' and r.name = pace.tenant_id;
+            return spent;
+        end if;
+        insert into jobd.rates (scope, name, spent_until)
+        select 'pending', pace.tenant_id, pace.moment + span
+         where not exists (select from jobd.rates r where r.scope = 'pending' and r.name = pace.tenant_id);
+        if found then
+            return pace.moment + span;
+        end if;
     end if;
-    insert into jobd.rates as r (scope, name, spent_until)
-    values ('pending', pace.tenant_id, pace.moment + span)
-    on conflict (scope, name) do update
-       set spent_until = least(greatest(r.spent_until, pace.moment), pace.latest) + span
-    returning r.spent_until into spent;
-    return spent;
+    select r.spent_until into spent from jobd.rates r where r.scope = 'pending' and r.name = pace.tenant_id;
+    return least(greatest(spent, pace.moment), pace.latest) + span;
 end
 $$;
 

@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (12, "6f917ff345ee5892")
+FUNCTIONS = (12, "e50be56954e92aec")
 
 
 if TYPE_CHECKING:
