@@ -83,7 +83,8 @@ class Jobs:
             name = id or handler.kind
             if name in self._schedules:
                 raise HandlerError(f"there is already a schedule {name!r}; give this one an id of its own")
-            given: dict[str, Any] = {"queue": handler.queue, **options}
+            queue = options.get("queue")
+            given: dict[str, Any] = {**options, "queue": handler.queue if queue is None else queue}
             made = terms(
                 name,
                 when,

@@ -15,12 +15,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from struct import Struct
 from typing import Final
 from uuid import UUID
 
 from jobd import sql
-from jobd.doors import Door, Unit
+from jobd.doors import BorrowedDoor, Door, Unit
+from jobd.errors import TenantFull
 from jobd.ids import IdSequence, uuid7s
 from jobd.job import NewJob
 from jobd.portions import Portions
@@ -55,15 +57,20 @@ class Bulk:
         self._payloads = payloads
         self._keys = keys
         self._ids = bytearray()
+        self._shed = 0
 
     async def enqueue(self, door: Door) -> IdSequence:
         """Put all of them into the queue, or none; the ids come in the payloads' order."""
         first = await self._payloads.next(CHUNK_JOBS, CHUNK_CHARACTERS)
         second = await self._payloads.next(CHUNK_JOBS, CHUNK_CHARACTERS)
         if not second:
-            if first:
+            if first and self._job.tenant_id is not None and isinstance(door, BorrowedDoor):
+                # Its refusal would abort the caller's transaction.
+                async with door.all_or_nothing() as unit:
+                    await self._insert(Store(unit), first)
+            elif first:
                 await self._insert(Store(door), first)  # One statement is a unit by itself.
-            return IdSequence.packed(self._ids)
+            return IdSequence.packed(self._ids, shed=self._shed)
         async with door.all_or_nothing() as unit:
             head = None
             if unit.copies is not None:
@@ -83,16 +90,17 @@ class Bulk:
                 await self._copy(Copying(unit), head, [first, second], streamed=unit.copies == "streamed")
                 # No job more, but another look for workers who fell asleep meanwhile.
                 await self._insert(Store(unit), [])
-        return IdSequence.packed(self._ids)
+        return IdSequence.packed(self._ids, shed=self._shed)
 
     async def _insert(self, store: Store, texts: list[str]) -> None:
         ids = uuid7s(len(texts))
-        await store.enqueue_many(
-            self._job,
-            ids=IdSequence.packed(ids),
-            payloads=texts,
-            concurrency_keys=self._next_keys(len(texts)),
-        )
+        with without_own(len(self._ids) // 16):
+            self._shed += await store.enqueue_many(
+                self._job,
+                ids=IdSequence.packed(ids),
+                payloads=texts,
+                concurrency_keys=self._next_keys(len(texts)),
+            )
         self._ids += ids
 
     @property
@@ -140,6 +148,16 @@ class Bulk:
                 key = keys[place].encode()
                 pieces += (_text_head(len(key)), key)
         return b"".join(pieces)
+
+
+@contextmanager
+def without_own(number: int) -> Iterator[None]:
+    """A block that counts the tenant's jobs; what it raises leaves out as many that wait in vain by then."""
+    try:
+        yield
+    except TenantFull as full:
+        waiting = max(full.waiting - number, 0)
+        raise TenantFull(full.tenant_id, limit=full.limit, waiting=waiting, surplus=full.surplus) from full
 
 
 class Copying:

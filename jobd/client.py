@@ -11,7 +11,8 @@ import copy
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Unpack
@@ -21,11 +22,11 @@ from jobd.binding import dumped
 from jobd.bulk import Bulk
 from jobd.doors import BorrowedDoor, Door, OwnDoor, PoolDoor, caller_door
 from jobd.duration import parse_duration
-from jobd.errors import CallTimeout, ConfigError, DatabaseUnavailable, HandlerError, WaitTimeout
-from jobd.events import Events, JobEnqueued
+from jobd.errors import CallTimeout, ConfigError, DatabaseUnavailable, HandlerError, TenantFull, WaitTimeout
+from jobd.events import Events, JobEnqueued, JobsTurnedAway
 from jobd.filters import SweepOptions, members, select, sweep_options
 from jobd.ids import IdSequence, uuid7
-from jobd.job import Enqueued, Job, JobState
+from jobd.job import Enqueued, Job, JobState, NewJob
 from jobd.keyed import Keyed
 from jobd.options import (
     Duration,
@@ -96,6 +97,11 @@ class Client:
         """Its own way in."""
         return self._door
 
+    @property
+    def delay_tolerances(self) -> Mapping[str, timedelta]:
+        """By queue, those of jobs that say none."""
+        return self._delay_tolerances
+
     async def enqueue(
         self, kind: Kind, payload: Any = None, *, connection: Any = None, **options: Unpack[EnqueueOptions]
     ) -> Enqueued:
@@ -111,32 +117,32 @@ class Client:
         known_options("enqueue", options, EnqueueOptions)
         name, handler = self.handler_of(kind)
         given = options.pop("id", None)
-        plain = self.checked(handler, payload)
+        content = self.checked(handler, payload)
         job = new_job(
             name,
             id=uuid7() if given is None else job_id(given),
-            payload=encode_payload(plain, max_bytes=self.max_payload),
+            payload=encode_payload(content, max_bytes=self.max_payload),
             **self._defaults(handler, options),
         )
         if job.concurrency_key is None and handler is not None and handler.concurrency_key is not None:
             job = job._replace(
-                concurrency_key=handler.concurrency_key.rendered(plain, job.queue, job.tenant_id)
+                concurrency_key=handler.concurrency_key.rendered(content, job.queue, job.tenant_id)
             )
         door = self.door_to(connection)
         plain = given is None and job.unique_key is None
-        if plain and job.tenant_id is None:
-            await Store(door).enqueue_new(job)
-            enqueued = Enqueued(job.id, True)
-        elif plain and await Store(door).enqueue_of_tenant(job):
-            enqueued = Enqueued(job.id, True)
-        elif (plain or given is not None) and connection is not None:
-            # A refusal would abort the caller's transaction; a savepoint costs two round trips.
-            async with door.all_or_nothing() as unit:
-                enqueued = await Store(unit).enqueue(job)
-        else:
-            enqueued = await Store(door).enqueue(job)
-        if enqueued.created and not enqueued.shed:
-            self._events.emit(JobEnqueued(name, job.queue))
+        with self._told(job):
+            if plain and job.tenant_id is None:
+                await Store(door).enqueue_new(job)
+                enqueued = Enqueued(job.id, True)
+            elif plain and await Store(door).enqueue_of_tenant(job):
+                enqueued = Enqueued(job.id, True)
+            elif (plain or given is not None) and connection is not None:
+                # A refusal would abort the caller's transaction; a savepoint costs two round trips.
+                async with door.all_or_nothing() as unit:
+                    enqueued = await Store(unit).enqueue(job)
+            else:
+                enqueued = await Store(door).enqueue(job)
+        self._tell(job, created=int(enqueued.created), shed=int(enqueued.shed))
         return enqueued
 
     async def enqueue_many(
@@ -154,8 +160,8 @@ class Client:
         like. On the caller's `connection` they stand in a savepoint: where one is refused, the transaction
         is as it was. With `unique_key`, a function of the payload, all are gathered first, and the id of an
         existing job may stand for a new one. A lost answer to the last step, the COMMIT, leaves unknown
-        whether the jobs are there.
-        Raises TenantFull where not all of them may wait.
+        whether the jobs are there. The answer's `shed` says how many were shed, for lack of room. Raises
+        TenantFull where not all of them may wait.
         """
         known_options("enqueue_many", options, ManyOptions)
         key_of = options.pop("unique_key", None)
@@ -174,30 +180,35 @@ class Client:
             **self._defaults(handler, options),
         )
         template = handler.concurrency_key if handler is not None and job.concurrency_key is None else None
-        limit_keys: deque[str] | None = None if template is None else deque()
+        # Taken from the left as they are sent, or, where all are gathered first, from anywhere.
+        taken, gathered = deque[str](), list[str]()
+        limit_keys = taken if key_of is None else gathered
 
         def encoded(payload: Any) -> str:
             plain = self.checked(handler, payload)
             text = encode_payload(plain, max_bytes=self.max_payload)
-            if template is not None and limit_keys is not None:
+            if template is not None:
                 limit_keys.append(template.rendered(plain, job.queue, job.tenant_id))
             return text
 
-        if key_of is None:
-            ids = await Bulk(job, Portions(payloads, encoded), limit_keys).enqueue(self.door_to(connection))
-            created = len(ids)
-        else:
-            keys: list[str | None] = []
+        with self._told(job):
+            if key_of is None:
+                bulk = Bulk(job, Portions(payloads, encoded), None if template is None else taken)
+                ids = await bulk.enqueue(self.door_to(connection))
+                created = len(ids)
+            else:
+                keys: list[str | None] = []
 
-            def encoded_with_key(payload: Any) -> str:
-                keys.append(key_of_job("unique_key", key_of(payload)))
-                return encoded(payload)
+                def encoded_with_key(payload: Any) -> str:
+                    keys.append(key_of_job("unique_key", key_of(payload)))
+                    return encoded(payload)
 
-            keyed = Keyed(job, Portions(payloads, encoded_with_key), keys, limit_keys)
-            ids = await keyed.enqueue(self.door_to(connection))
-            created = keyed.created
-        if created:
-            self._events.emit(JobEnqueued(name, job.queue, created))
+                keyed = Keyed(
+                    job, Portions(payloads, encoded_with_key), keys, None if template is None else gathered
+                )
+                ids = await keyed.enqueue(self.door_to(connection))
+                created = keyed.created
+        self._tell(job, created=created, shed=ids.shed)
         return ids
 
     async def get(self, id: JobId) -> Job:
@@ -346,6 +357,21 @@ class Client:
                 f"{name} is no handler of these jobs: declare it with @jobs.handler, or enqueue by kind"
             )
         return handler.kind, handler
+
+    def _tell(self, job: NewJob, *, created: int, shed: int) -> None:
+        if created > shed:
+            self._events.emit(JobEnqueued(job.kind, job.queue, created - shed))
+        if shed:
+            self._events.emit(JobsTurnedAway(job.kind, job.queue, "shed", shed))
+
+    @contextmanager
+    def _told(self, job: NewJob) -> Iterator[None]:
+        """A block that enqueues jobs like this one: where it is refused, that is told."""
+        try:
+            yield
+        except TenantFull as full:
+            self._events.emit(JobsTurnedAway(job.kind, job.queue, "refused", full.surplus))
+            raise
 
     def _defaults(self, handler: Handler | None, options: Any) -> dict[str, Any]:
         """The options, with what they leave to the handler and to the client."""

@@ -118,7 +118,8 @@ class NotKept(WrongState):
 class UniqueKeyTaken(JobdError):
     """Another job of the same tenant and kind, `holder`, holds the unique key.
 
-    `job_id` is the job that was to be retried, or None: none was made.
+    `job_id` is the job that was to be retried, or None: none was made. `holder` is None where two jobs of one
+    call have the key, and where nobody knows any more who has held it.
     """
 
     def __init__(self, job_id: UUID | None, unique_key: str, holder: UUID | None) -> None:
@@ -126,7 +127,10 @@ class UniqueKeyTaken(JobdError):
         self.unique_key = unique_key
         self.holder = holder
         super().__init__(
-            f"nothing was enqueued: unique key {unique_key!r} is held by job {holder}; "
+            f"nothing was enqueued: unique key {unique_key!r} is twice in this call; "
+            "leave one out, or say on_conflict='keep' or 'replace'"
+            if job_id is None and holder is None
+            else f"nothing was enqueued: unique key {unique_key!r} is held by job {holder}; "
             "wait for that one, or say on_conflict='keep' or 'replace'"
             if job_id is None
             else f"job {job_id} cannot go back to the queue: its unique key {unique_key!r} is held by "
@@ -149,7 +153,10 @@ class TenantFull(JobdError):
     """No more jobs of this tenant may wait (`max_pending`); nothing was enqueued."""
 
     def __init__(self, tenant_id: str, *, limit: int, waiting: int, surplus: int = 1) -> None:
-        """`surplus`: how many of those enqueued at once were too many; the others count as `waiting`."""
+        """`surplus`: how many of those enqueued at once were too many, as far as they were sent.
+
+        `waiting` is without those, and ends 1,000 above the limit.
+        """
         self.tenant_id = tenant_id
         self.limit = limit
         self.waiting = waiting

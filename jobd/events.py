@@ -26,6 +26,19 @@ class JobEnqueued:
     count: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class JobsTurnedAway:
+    """Jobs that this process was to enqueue, and for which their tenant had no room.
+
+    `outcome`: they were `refused`, by an error, or `shed`: they are dead, unrun.
+    """
+
+    kind: str
+    queue: str
+    outcome: str
+    count: int = 1
+
+
 class JobStarted(NamedTuple):
     """A handler is about to run. `late`: after the job's deadline; None, it has none, or has run before."""
 

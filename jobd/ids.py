@@ -130,19 +130,21 @@ def _uuid(number: int) -> UUID:
 class IdSequence(Sequence[UUID]):
     """Ids in an order, 16 bytes each, which do not change; a slice is an IdSequence again.
 
-    Equal to any sequence of the same UUIDs.
+    Equal to any sequence of the same UUIDs. `shed`: of how many the jobs are dead, unrun, since their tenant
+    had no room for them; 0 in a slice.
     """
 
-    __slots__ = ("_bytes",)
+    __slots__ = ("_bytes", "shed")
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, ids: Iterable[UUID] = ()) -> None:
+    def __init__(self, ids: Iterable[UUID] = (), *, shed: int = 0) -> None:
         self._bytes: bytes | bytearray = b"".join([id.bytes for id in ids])
+        self.shed = shed
 
     @classmethod
-    def packed(cls, packed: bytes | bytearray) -> IdSequence:
+    def packed(cls, packed: bytes | bytearray, *, shed: int = 0) -> IdSequence:
         """Over ids that are packed already; the buffer is not copied, and the caller's no more."""
-        made = cls()
+        made = cls(shed=shed)
         made._bytes = packed
         return made
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from jobd.bulk import CHUNK_CHARACTERS, CHUNK_JOBS
+from jobd.bulk import CHUNK_CHARACTERS, CHUNK_JOBS, without_own
 from jobd.doors import Door
 from jobd.ids import IdSequence, uuid7s
 from jobd.job import NewJob
@@ -34,12 +34,17 @@ class Keyed:
         self._payloads = payloads
         self._keys = keys
         self._limit_keys = limit_keys
-        self.created = 0
+        self._created = 0
+
+    @property
+    def created(self) -> int:
+        """How many jobs are new, those that were shed among them."""
+        return self._created
 
     async def enqueue(self, door: Door) -> IdSequence:
         """Put all of them into the queue, or none; the ids that stand for them come in the payloads' order.
 
-        Raises UniqueKeyTaken where a conflict is to be rejected.
+        Raises TenantFull, and UniqueKeyTaken where a conflict is to be rejected.
         """
         texts: list[str] = []
         while portion := await self._payloads.next(CHUNK_JOBS, CHUNK_CHARACTERS):
@@ -47,26 +52,28 @@ class Keyed:
         if not texts:
             return IdSequence()
         ids = IdSequence.packed(uuid7s(len(texts)))
-        found = list(ids)
+        found, shed = list(ids), 0
         # By code points, which is the order of the bytes in which the database takes them; none last.
         order = sorted(
             range(len(texts)), key=lambda place: (self._keys[place] is None, self._keys[place] or "")
         )
         async with door.all_or_nothing() as unit:
             for places in _chunks(order, texts):
-                answers = await Store(unit).enqueue_keyed(
-                    self._job,
-                    ids=[ids[place] for place in places],
-                    payloads=[texts[place] for place in places],
-                    unique_keys=[self._keys[place] for place in places],
-                    concurrency_keys=None
-                    if self._limit_keys is None
-                    else [self._limit_keys[place] for place in places],
-                )
+                with without_own(self._created):
+                    answers = await Store(unit).enqueue_keyed(
+                        self._job,
+                        ids=[ids[place] for place in places],
+                        payloads=[texts[place] for place in places],
+                        unique_keys=[self._keys[place] for place in places],
+                        concurrency_keys=None
+                        if self._limit_keys is None
+                        else [self._limit_keys[place] for place in places],
+                    )
                 for place, answer in zip(places, answers, strict=True):
-                    self.created += answer == ids[place]
-                    found[place] = answer
-        return IdSequence(found)
+                    self._created += answer.created
+                    shed += answer.shed
+                    found[place] = answer.id
+        return IdSequence(found, shed=shed)
 
 
 def _chunks(order: Sequence[int], texts: Sequence[str]) -> Iterator[Sequence[int]]:

@@ -8,7 +8,7 @@
         +------------------- retry later, snooze --------+
         succeeded | cancelled | dead --- retry (operator) ---> ready
 
-What a tenant has no room for is `dead` from the beginning, where it is not refused: `jobd.turn_away`.
+What a tenant has no room for is `dead` from the beginning, where it is not refused: `jobd.sift`.
 `MOVES` names every SQL block that writes `state`, with the states it leaves and enters. The blocks
 themselves stand in `sql/lifecycle.sql` in the same order, but for `copy`, a part of `enqueue_many` that
 stands in `sql/bulk.sql`, and the twins for many jobs at once, in `sql/sweep.sql`. `judge` turns the outcome

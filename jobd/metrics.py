@@ -29,6 +29,7 @@ from jobd.events import (
     JobsRescued,
     JobsStaged,
     JobStarted,
+    JobsTurnedAway,
     LeaseLost,
     RunStale,
     ScheduleFaulty,
@@ -112,6 +113,13 @@ class Metrics:
         self._enqueued = counter(
             "jobd_jobs_enqueued_total", "Jobs that this process put into the database.", "queue", "kind"
         )
+        self._turned_away = counter(
+            "jobd_jobs_turned_away_total",
+            "Jobs that this process could not enqueue since their tenant had no room, refused or shed.",
+            "queue",
+            "kind",
+            "outcome",
+        )
         self._started = counter("jobd_jobs_started_total", "Runs of handlers that began.", "queue", "kind")
         self._deadlines = counter(
             "jobd_deadlines_total",
@@ -152,6 +160,7 @@ class Metrics:
         self._lateness.observe((), ())
 
         events.subscribe(JobEnqueued, self._job_enqueued)
+        events.subscribe(JobsTurnedAway, self._jobs_turned_away)
         events.subscribe_batches(JobStarted, self._jobs_started)
         events.subscribe_batches(JobFinished, self._jobs_finished)
         events.subscribe(JobsStaged, lambda event: self._staged.inc(event.count))
@@ -201,6 +210,10 @@ class Metrics:
 
     def _job_enqueued(self, event: JobEnqueued) -> None:
         self._enqueued.labels(*self._labels.admit(event.queue, event.kind)).inc(event.count)
+
+    def _jobs_turned_away(self, event: JobsTurnedAway) -> None:
+        labels = self._labels.admit(event.queue, event.kind)
+        self._turned_away.labels(*labels, event.outcome).inc(event.count)
 
     def _jobs_started(self, events: Sequence[JobStarted]) -> None:
         waits: defaultdict[tuple[str, str], list[float]] = defaultdict(list)

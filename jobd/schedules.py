@@ -69,6 +69,7 @@ class Schedules:
             payload=self._client.encoded(handler, payload),
             max_bytes=self._client.max_payload,
             now=now,
+            queue_tolerances=self._client.delay_tolerances,
             **options,
         )
         made = with_key(made, handler)
@@ -114,7 +115,7 @@ class Schedules:
     async def trigger(self, id: str) -> UUID:
         """Run an occurrence of its own, now, also of a paused schedule; return its job's id.
 
-        Raises ScheduleNotFound.
+        Raises ScheduleNotFound, TenantFull.
         """
         job_id = uuid7()
         if not await self._timetable.trigger(id, job_id=job_id):

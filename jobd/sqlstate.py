@@ -26,7 +26,7 @@ PERMANENT = ("28", "3D000", "42501")
 # 57014: somebody cancelled the statement, or the role has a statement_timeout.
 TRANSIENT = ("40001", "40P01", "55P03", "57014")
 REFUSED = ("22", "23")
-TENANT_FULL = "JD001"  # jobd.turn_away raises it
+TENANT_FULL = "JD001"  # jobd.sift raises it
 SCHEMA_MISSING = ("42P01", "3F000", "42883", "42703")
 
 

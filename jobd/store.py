@@ -72,7 +72,7 @@ class Store:
     ) -> int:
         """Put one job a payload into the queue; all but id, payload and such keys is taken from `job`.
 
-        Raises TenantFull.
+        Returns how many of them ended at once, since their tenant has no room. Raises TenantFull.
         """
         rows = await self.door.fetch(
             BLOCKS["enqueue_many"],
@@ -80,7 +80,7 @@ class Store:
                 job, ids=ids, payloads=payloads, concurrency_keys=concurrency_keys, now=now
             ),
         )
-        return int(rows[0]["count"])
+        return int(rows[0]["shed"])
 
     async def enqueue_keyed(
         self,
@@ -91,8 +91,8 @@ class Store:
         unique_keys: Sequence[str | None],
         concurrency_keys: Sequence[str] | None = None,
         now: datetime | None = None,
-    ) -> list[UUID]:
-        """As `enqueue_many`, each with a unique key of its own; return the ids that stand for the jobs.
+    ) -> list[Enqueued]:
+        """As `enqueue_many`, each with a unique key of its own; return what `enqueue` would of each.
 
         Raises UniqueKeyTaken where a conflict is to be rejected; the others are in by then.
         """
@@ -106,7 +106,9 @@ class Store:
         found = [row["id"] for row in rows]
         if job.on_conflict == "reject":
             _reject(unique_keys, ids, found)
-        return found
+        return [
+            Enqueued(row["id"], row["id"] == id, shed=row["shed"]) for row, id in zip(rows, ids, strict=True)
+        ]
 
     async def stage(self, *, batch: int, now: datetime | None = None) -> int:
         """Make due jobs ready, at most `batch`; return how many."""
@@ -390,7 +392,8 @@ def _conflict(job: NewJob) -> str:
 def _reject(keys: Sequence[str | None], ids: Sequence[UUID], found: Sequence[UUID]) -> None:
     for key, id, holder in zip(keys, ids, found, strict=True):
         if id != holder and key is not None:
-            raise UniqueKeyTaken(None, key, holder)
+            # What this very call has made goes with the refusal: there is nothing to wait for.
+            raise UniqueKeyTaken(None, key, None if holder in set(ids) else holder)
 
 
 def enqueue_many_arguments(

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any, TypedDict
 from uuid import UUID
 
@@ -98,17 +99,21 @@ def terms(
     max_bytes: int = 262_144,
     may_be_over: bool = False,
     now: datetime | None = None,
+    queue_tolerances: Mapping[str, timedelta] = MappingProxyType({}),
     **options: Any,
 ) -> Terms:
     """The schedule that these options mean. Raises ConfigError naming the option, HandlerError, PayloadError.
 
     `payload` is JSON text. A schedule that does not occur within 8 years from `now` is refused, unless it
-    `may_be_over`, as one that stands in a file.
+    `may_be_over`, as one that stands in a file. Each job of a queue with a tolerance gets that one, as it
+    is by then, unless the options name one.
     """
     known_schedule_options(options)
     expression = _expression(when)
     of_the_job: dict[str, Any] = {"queue": "default"}
     of_the_job |= {name: options[name] for name in OF_THE_JOB if options.get(name) is not None}
+    own = of_the_job.get("delay_tolerance")
+    of_the_job["delay_tolerance"] = queue_tolerances.get(of_the_job["queue"]) if own is None else own
     job = new_job(kind, id=NOBODY, payload=payload, max_bytes=max_bytes, **of_the_job)
     catch_up = _one_of("catch_up", options.get("catch_up", CatchUp.LAST), ("last", "skip", "all"))
     made = Terms(
@@ -126,7 +131,7 @@ def terms(
         tenant_id=job.tenant_id,
         use_case=job.use_case,
         concurrency_key=job.concurrency_key,
-        delay_tolerance=job.delay_tolerance,
+        delay_tolerance=None if own is None else job.delay_tolerance,
         deadline_policy=job.deadline_policy,
         max_attempts=job.max_attempts,
         backoff=None if job.backoff is None else json.loads(job.backoff),

@@ -11,6 +11,23 @@ from uuid import UUID
 import typer
 
 from jobd.cli.application import configured
+from jobd.cli.job_options import (
+    AttemptTimeout,
+    Backoff,
+    ConcurrencyKey,
+    DeadlinePolicy,
+    DelayTolerance,
+    MaxAttempts,
+    Meta,
+    Priority,
+    Queue,
+    Tags,
+    Tenant,
+    UseCase,
+    as_typed,
+    backoff_of,
+    json_of,
+)
 from jobd.cli.options import App, AsJson, DatabaseUrl, decoded, instant
 from jobd.cli.output import note, print_json
 from jobd.cli.session import database
@@ -23,7 +40,9 @@ if TYPE_CHECKING:
 # Far above any max_payload; only there so that an endless stdin ends.
 STDIN_LIMIT = 64 * 1_048_576
 
-when, how, waiting = (partial(typer.Option, rich_help_panel=panel) for panel in ("When", "How", "Waiting"))
+when, once, waiting = (
+    partial(typer.Option, rich_help_panel=panel) for panel in ("When", "Once only", "Waiting")
+)
 
 
 def enqueue(
@@ -38,28 +57,31 @@ def enqueue(
         str | None, when("--in", metavar="DURATION", help="Run it after 30s, 15m, 7d ...")
     ] = None,
     at: Annotated[str | None, when("--at", metavar="INSTANT", help="Run it then; ISO 8601.")] = None,
-    queue: Annotated[
-        str | None, how("--queue", metavar="NAME", help="The handler's queue unless said.")
-    ] = None,
-    priority: Annotated[int, how("--priority", metavar="N", help="Higher runs first within a queue.")] = 0,
-    tenant: Annotated[str | None, how("--tenant", metavar="NAME", help="On whose behalf.")] = None,
+    queue: Queue = None,
+    priority: Priority = 0,
+    tenant: Tenant = None,
+    use_case: UseCase = None,
+    concurrency_key: ConcurrencyKey = None,
+    delay_tolerance: DelayTolerance = None,
+    deadline_policy: DeadlinePolicy = "run",
+    max_attempts: MaxAttempts = None,
+    backoff: Backoff = None,
+    attempt_timeout: AttemptTimeout = None,
+    tags: Tags = None,
+    meta: Meta = None,
     unique_key: Annotated[
         str | None,
-        how("--unique-key", metavar="KEY", help="One job of the kind holds it at a time."),
+        once("--unique-key", metavar="KEY", help="One job of the kind holds it at a time."),
     ] = None,
     unique_for: Annotated[
         str,
-        how("--unique-for", metavar="HOW", help="Holds it while unfinished, while waiting, or so long: 24h."),
+        once("--unique-for", metavar="HOW", help="Holds it: unfinished, waiting, or so long, like 24h."),
     ] = "unfinished",
     on_conflict: Annotated[
         str,
-        how("--on-conflict", metavar="HOW", help="Where it is held: keep that job, replace it, or reject."),
+        once("--on-conflict", metavar="HOW", help="Where it is held: keep that job, replace it, or reject."),
     ] = "keep",
-    max_attempts: Annotated[
-        int | None, how("--max-attempts", metavar="N", min=1, help="Dead after so many.")
-    ] = None,
-    tags: Annotated[list[str] | None, how("--tag", metavar="TAG", help="To find it by; repeatable.")] = None,
-    id: Annotated[UUID | None, how("--id", help="Makes a repeat harmless.", metavar="UUID")] = None,
+    id: Annotated[UUID | None, once("--id", help="Makes a repeat harmless.", metavar="UUID")] = None,
     wait: Annotated[
         bool, waiting("--wait", help="Wait for its end; exit 0 if it succeeded, else 1.")
     ] = False,
@@ -91,11 +113,18 @@ def enqueue(
         "queue": queue,
         "priority": priority,
         "tenant_id": tenant,
+        "use_case": use_case,
+        "concurrency_key": concurrency_key,
+        "delay_tolerance": delay_tolerance,
+        "deadline_policy": deadline_policy,
         "unique_key": unique_key,
         "unique_for": unique_for,
         "on_conflict": on_conflict,
         "max_attempts": max_attempts,
+        "backoff": backoff_of(backoff),
+        "timeout": attempt_timeout,
         "tags": tags or (),
+        "meta": json_of(meta, "--meta"),
         "id": id,
     }
     if delay and at:
@@ -107,7 +136,10 @@ def enqueue(
     jobs, settings = configured(app=app, database_url=database_url)
     with database(settings) as url:
         jobs.configure(settings.model_copy(update={"database_url": url}))
-        job = _run(jobs, kind, content, options, wait=wait, patience=patience, as_json=as_json)
+        try:
+            job = _run(jobs, kind, content, options, wait=wait, patience=patience, as_json=as_json)
+        except ConfigError as error:
+            raise as_typed(error, options, timeout="--attempt-timeout") from error
     if job is not None:
         _tell_end(job, as_json=as_json)
 

@@ -9,12 +9,29 @@ from typing import Annotated, Any
 import typer
 
 from jobd.cli.application import configured
+from jobd.cli.job_options import (
+    Backoff,
+    ConcurrencyKey,
+    DeadlinePolicy,
+    DelayTolerance,
+    MaxAttempts,
+    Meta,
+    Priority,
+    Queue,
+    Tags,
+    Tenant,
+    Timeout,
+    UseCase,
+    as_typed,
+    backoff_of,
+    json_of,
+)
 from jobd.cli.options import App, DatabaseUrl, decoded, instant
 from jobd.cli.output import local
 from jobd.cli.session import database
-from jobd.errors import ConfigError, PayloadError
+from jobd.errors import ConfigError
 
-occurs, late, job = (partial(typer.Option, rich_help_panel=panel) for panel in ("When", "If late", "The job"))
+occurs, late = (partial(typer.Option, rich_help_panel=panel) for panel in ("When", "If late"))
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The schedule's id.")]
 When = Annotated[
@@ -29,8 +46,6 @@ Seconds = Annotated[
 Anchor = Annotated[
     str | None, occurs("--anchor", metavar="INSTANT", help="Where an interval counts from; 1970 unless said.")
 ]
-# Those whose flag is not the option's own name.
-FLAGS = {"tenant_id": "--tenant", "tags": "--tag"}
 
 
 def add(
@@ -75,32 +90,18 @@ def add(
     max_instances: Annotated[
         int, late("--max-instances", metavar="N", help="So many jobs may be unfinished at once.")
     ] = 1,
-    queue: Annotated[
-        str | None, job("--queue", metavar="NAME", help="The handler's queue unless said.")
-    ] = None,
-    priority: Annotated[int, job("--priority", metavar="N", help="Higher runs first within a queue.")] = 0,
-    tenant_id: Annotated[str | None, job("--tenant", metavar="NAME", help="On whose behalf.")] = None,
-    use_case: Annotated[str | None, job("--use-case", metavar="NAME", help="What for.")] = None,
-    concurrency_key: Annotated[
-        str | None, job("--concurrency-key", metavar="TEXT", help="Limits how many of the key run at once.")
-    ] = None,
-    delay_tolerance: Annotated[
-        str | None,
-        job("--delay-tolerance", metavar="DURATION", help="How long after it is due it may start."),
-    ] = None,
-    deadline_policy: Annotated[
-        str, job("--deadline-policy", metavar="RULE", help="Later than that: run or drop.")
-    ] = "run",
-    max_attempts: Annotated[
-        int | None, job("--max-attempts", metavar="N", help="Dead after so many.")
-    ] = None,
-    backoff: Annotated[
-        str | None,
-        job("--backoff", metavar="RULE|JSON", help='exponential, linear, constant or {"base": "10s", ...}.'),
-    ] = None,
-    timeout: Annotated[str | None, job("--timeout", metavar="DURATION", help="Of one attempt.")] = None,
-    tags: Annotated[list[str] | None, job("--tag", metavar="TAG", help="To find it by; repeatable.")] = None,
-    meta: Annotated[str | None, job("--meta", metavar="JSON", help="What handlers see as ctx.meta.")] = None,
+    queue: Queue = None,
+    priority: Priority = 0,
+    tenant_id: Tenant = None,
+    use_case: UseCase = None,
+    concurrency_key: ConcurrencyKey = None,
+    delay_tolerance: DelayTolerance = None,
+    deadline_policy: DeadlinePolicy = "run",
+    max_attempts: MaxAttempts = None,
+    backoff: Backoff = None,
+    timeout: Timeout = None,
+    tags: Tags = None,
+    meta: Meta = None,
     app: App = None,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -136,10 +137,10 @@ def add(
         "delay_tolerance": delay_tolerance,
         "deadline_policy": deadline_policy,
         "max_attempts": max_attempts,
-        "backoff": _json(backoff, "--backoff") if backoff and backoff.startswith("{") else backoff,
+        "backoff": backoff_of(backoff),
         "timeout": timeout,
         "tags": tags,
-        "meta": _json(meta, "--meta"),
+        "meta": json_of(meta, "--meta"),
     }
     options = {name: value for name, value in said.items() if value is not None}
     content = decoded(payload)
@@ -156,21 +157,9 @@ def add(
         try:
             first = asyncio.run(added())
         except ConfigError as error:
-            name, dot, part = error.setting.partition(".")
-            if name not in said:
-                raise
-            # It was an option of this very command line that was wrong: name it as it was typed.
-            flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
-            raise ConfigError(f"{flag}{dot}{part}", error.value, error.remedy) from error
+            raise as_typed(error, said) from error
     typer.echo(f"schedule {id} occurs first at {local(first)}")
 
 
 def _instant(text: str | None, option: str) -> datetime | None:
     return None if text is None else instant(text, option=option)
-
-
-def _json(text: str | None, option: str) -> Any:
-    try:
-        return None if text is None else decoded(text)
-    except PayloadError as error:
-        raise ConfigError(option, text, f"{error.problem}; {error.remedy}".removesuffix("; ")) from error

@@ -72,8 +72,11 @@ as $$
            job.tenant_id
 $$;
 
-create or replace function jobd.check_job(kind text, queue text, deadline_policy text, unique_key text, tenant_id text,
-                                          delay_tolerance interval, timeout interval, headers jsonb, payload jsonb) returns void
+drop function if exists jobd.check_job(text, text, text, text, text, interval, interval, jsonb, jsonb);
+
+create or replace function jobd.check_job(kind text, queue text, deadline_policy text, unique_key text, concurrency_key text,
+                                          tenant_id text, use_case text, delay_tolerance interval, timeout interval,
+                                          headers jsonb, payload jsonb) returns void
 language plpgsql immutable
 as $$
 begin
@@ -89,12 +92,24 @@ begin
         raise exception 'deadline_policy = %: say ''run'' or ''drop''', quote_nullable(deadline_policy)
             using errcode = 'invalid_parameter_value';
     end if;
-    if length(unique_key) > 500 then
-        raise exception 'unique_key is % characters long: use at most 500, or a hash', length(unique_key)
+    if deadline_policy = 'drop' and delay_tolerance is null then
+        raise exception 'deadline_policy = ''drop'': needs a delay_tolerance, its own or that of queue %: late by how much?', quote_literal(queue)
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if length(unique_key) not between 1 and 500 then
+        raise exception 'unique_key is % characters long: use 1 to 500, or a hash', length(unique_key)
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if length(concurrency_key) not between 1 and 500 then
+        raise exception 'concurrency_key is % characters long: use 1 to 500, or a hash', length(concurrency_key)
             using errcode = 'invalid_parameter_value';
     end if;
     if octet_length(tenant_id) > 255 then
         raise exception 'tenant_id is % bytes long: use at most 255', octet_length(tenant_id)
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if octet_length(use_case) > 255 then
+        raise exception 'use_case is % bytes long: use at most 255', octet_length(use_case)
             using errcode = 'invalid_parameter_value';
     end if;
     if jsonb_typeof(headers) <> 'object' then
@@ -148,7 +163,7 @@ as $$
 -- Put one job into the queue. `created` is false when job `id` already stood for it: the same id
 -- was enqueued before (also if it finished since), or a job holds the unique key. That one keeps as it is, or gets
 -- payload, time and priority of this call if it waits (`on_conflict` 'replace'), or the call fails ('reject').
--- `shed` is true when the tenant had no room for it and it ended at once, `dead`; see jobd.turn_away.
+-- `shed` is true when the tenant had no room for it and it ended at once, `dead`; see jobd.sift.
 #variable_conflict use_column
 declare
     surplus  integer := 0;
@@ -158,15 +173,15 @@ declare
     span     interval;
     holder   record;
 begin
+    delay_tolerance := coalesce(enqueue.delay_tolerance, (select q.delay_tolerance from jobd.queues q where q.name = enqueue.queue));
     perform jobd.check_job(enqueue.kind, enqueue.queue, enqueue.deadline_policy, enqueue.unique_key,
-                           enqueue.tenant_id, enqueue.delay_tolerance, enqueue.timeout, enqueue.headers,
-                           enqueue.payload);
+                           enqueue.concurrency_key, enqueue.tenant_id, enqueue.use_case, enqueue.delay_tolerance,
+                           enqueue.timeout, enqueue.headers, enqueue.payload);
     id := coalesce(enqueue.id, jobd.uuid7());
     replaced := false;
     if enqueue.unique_for is distinct from 'unfinished' or enqueue.on_conflict is distinct from 'keep' then
         span := jobd.unique_span(enqueue.unique_key, enqueue.unique_for, enqueue.on_conflict);
     end if;
-    delay_tolerance := coalesce(enqueue.delay_tolerance, (select q.delay_tolerance from jobd.queues q where q.name = enqueue.queue));
     shed := false;
     if tenant_id is not null then
         -- Before the insert, which may wait for a key that somebody holds who waits for this lock.
@@ -215,7 +230,7 @@ begin
         end loop;
     end if;
     if surplus > 0 then
-        shed := jobd.turn_away(enqueue.tenant_id, array[enqueue.id], true, enqueue.now);
+        shed := jobd.sift(enqueue.tenant_id, array[enqueue.id], true, enqueue.now) <> '{}';
     end if;
     -- As in jobd.wake, whose call would cost as much as the insert.
     if due <= moment and exists (select from jobd.workers w
@@ -228,6 +243,115 @@ $$;
 
 drop function if exists jobd.enqueue_many(text, jsonb[], text, timestamptz, interval, integer, text, text, interval, text, integer,
                                           jsonb, interval, jsonb, timestamptz, uuid[]);
+
+create or replace function jobd.put_many(
+    kind            text,
+    payloads        jsonb[],
+    queue           text,
+    run_at          timestamptz,
+    delay           interval,
+    priority        integer,
+    tenant_id       text,
+    use_case        text,
+    delay_tolerance interval,
+    deadline_policy text,
+    max_attempts    integer,
+    backoff         jsonb,
+    timeout         interval,
+    headers         jsonb,
+    now             timestamptz,
+    ids             uuid[],
+    unique_keys     text[],
+    unique_for      text,
+    on_conflict     text,
+    concurrency_keys text[]
+) returns table (id uuid, shed boolean)
+language plpgsql volatile
+as $$
+-- The rest of `jobd.enqueue_many`; of each job also whether the tenant had no room for it and it ended at once.
+#variable_conflict use_column
+declare
+    surplus integer := 0;
+    moment timestamptz := coalesce(put_many.now, pg_catalog.now());
+    due    timestamptz := coalesce(put_many.run_at, coalesce(put_many.now, pg_catalog.now()) + coalesce(put_many.delay, '0'));
+    span   interval;
+    all_ids uuid[] := coalesce(put_many.ids, array(select jobd.uuid7() from unnest(put_many.payloads)));
+    given  record;
+    held   record;
+    made   uuid[] := '{}';
+    gone   uuid[] := '{}';
+begin
+    delay_tolerance := coalesce(put_many.delay_tolerance,
+                                (select q.delay_tolerance from jobd.queues q where q.name = put_many.queue));
+    perform jobd.check_job(put_many.kind, put_many.queue, put_many.deadline_policy, null, null, put_many.tenant_id,
+                           put_many.use_case, put_many.delay_tolerance, put_many.timeout, put_many.headers, null);
+    if cardinality(ids) <> cardinality(payloads) then
+        raise exception 'enqueue_many got % ids for % payloads: give as many, or none', cardinality(ids), cardinality(payloads)
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if cardinality(concurrency_keys) <> cardinality(payloads) then
+        raise exception 'enqueue_many got % concurrency_keys for % payloads: give as many, or none', cardinality(concurrency_keys), cardinality(payloads)
+            using errcode = 'invalid_parameter_value';
+    end if;
+    perform jobd.check_job(put_many.kind, put_many.queue, 'run', null, n.concurrency_key, null, null, null, null, null, null)
+       from unnest(put_many.concurrency_keys) as n (concurrency_key) where length(n.concurrency_key) not between 1 and 500;
+    if unique_for is distinct from 'unfinished' or on_conflict is distinct from 'keep' then
+        span := jobd.unique_span(case when unique_keys is not null then '' end, unique_for, on_conflict);
+    end if;
+    if put_many.tenant_id is not null and cardinality(payloads) > 0 then
+        -- With keys some may stand already: those that are new are sifted when they are known.
+        surplus := jobd.admit(put_many.tenant_id, case when unique_keys is null then cardinality(payloads) else 0 end);
+    end if;
+    if unique_keys is not null then
+        if cardinality(unique_keys) <> cardinality(payloads) then
+            raise exception 'enqueue_many got % unique_keys for % payloads: give as many, null where there is none',
+                            cardinality(unique_keys), cardinality(payloads)
+                using errcode = 'invalid_parameter_value';
+        end if;
+        for given in
+            select n.payload, n.unique_key, n.concurrency_key, n.place
+              from unnest(put_many.payloads, put_many.unique_keys, put_many.concurrency_keys) with ordinality
+                   as n (payload, unique_key, concurrency_key, place)
+             order by n.unique_key collate "C", n.place
+        loop
+            perform jobd.check_job(put_many.kind, put_many.queue, 'run', given.unique_key, null, null, null, null, null, null, null)
+              where length(given.unique_key) not between 1 and 500;
+            select u.id, u.created into held
+                  from jobd.enqueue_unique(put_many.kind, given.payload, put_many.queue, due, put_many.priority,
+                                           put_many.tenant_id, put_many.use_case, given.unique_key,
+                                           given.concurrency_key, put_many.delay_tolerance, put_many.deadline_policy,
+                                           put_many.max_attempts, put_many.backoff, put_many.timeout, put_many.headers,
+                                           case when given.unique_key is null then 'unfinished' else unique_for end,
+                                           case when given.unique_key is not null then span end, on_conflict, moment,
+                                           coalesce(put_many.now, clock_timestamp()), false, all_ids[given.place]) u;
+            all_ids[given.place] := held.id;
+            if held.created then
+                made := made || held.id;
+            end if;
+        end loop;
+        if put_many.tenant_id is not null and cardinality(made) > 0 then
+            gone := jobd.sift(put_many.tenant_id, made, true, put_many.now);
+        end if;
+    else
+        insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at,
+                               delay_tolerance, deadline_policy, payload, max_attempts, concurrency_key, backoff, timeout, headers,
+                               created_at)
+        select n.id, put_many.queue, put_many.kind, put_many.tenant_id, put_many.use_case,
+               case when due > moment then 'scheduled' else 'ready' end, put_many.priority, due,
+               due + coalesce(put_many.delay_tolerance, '0'), put_many.delay_tolerance, put_many.deadline_policy,
+               n.payload, put_many.max_attempts, n.concurrency_key, put_many.backoff, put_many.timeout, put_many.headers, moment
+          from unnest(all_ids, put_many.payloads, put_many.concurrency_keys) as n (id, payload, concurrency_key);
+        if surplus > 0 then
+            gone := jobd.sift(put_many.tenant_id, all_ids, true, put_many.now);
+        end if;
+    end if;
+    if due <= moment then
+        perform jobd.wake(array[put_many.queue]);
+    end if;
+    return query
+    select n.id, n.id = any (gone) from unnest(all_ids) with ordinality as n (id, place) order by n.place;
+end
+$$;
 
 create or replace function jobd.enqueue_many(
     kind            text,
@@ -251,102 +375,15 @@ create or replace function jobd.enqueue_many(
     on_conflict     text default 'keep',
     concurrency_keys text[] default null
 ) returns setof uuid
-language plpgsql volatile
+language sql volatile
 as $$
--- Put one job a payload into the queue, all or none; returns their ids in the order of the payloads. With
--- `unique_keys`, one a payload or null, the id of an existing job may stand for a new one, as in `jobd.enqueue`. They are
--- taken in the order of their bytes, one after the other, so that two such calls never wait for each other.
--- Those for which the tenant has no room are the last ones; see jobd.turn_away.
-#variable_conflict use_column
-declare
-    surplus integer := 0;
-    moment timestamptz := coalesce(enqueue_many.now, pg_catalog.now());
-    due    timestamptz := coalesce(enqueue_many.run_at, coalesce(enqueue_many.now, pg_catalog.now()) + coalesce(enqueue_many.delay, '0'));
-    span   interval;
-    all_ids uuid[] := enqueue_many.ids;
-    given  record;
-    held   record;
-    made   uuid[] := '{}';
-begin
-    perform jobd.check_job(enqueue_many.kind, enqueue_many.queue, enqueue_many.deadline_policy, null,
-                           enqueue_many.tenant_id, enqueue_many.delay_tolerance, enqueue_many.timeout,
-                           enqueue_many.headers, null);
-    if cardinality(ids) <> cardinality(payloads) then
-        raise exception 'enqueue_many got % ids for % payloads: give as many, or none', cardinality(ids), cardinality(payloads)
-            using errcode = 'invalid_parameter_value';
-    end if;
-    if cardinality(concurrency_keys) <> cardinality(payloads) then
-        raise exception 'enqueue_many got % concurrency_keys for % payloads: give as many, or none', cardinality(concurrency_keys), cardinality(payloads)
-            using errcode = 'invalid_parameter_value';
-    end if;
-    if unique_for is distinct from 'unfinished' or on_conflict is distinct from 'keep' then
-        span := jobd.unique_span(case when unique_keys is not null then '' end, unique_for, on_conflict);
-    end if;
-    delay_tolerance := coalesce(enqueue_many.delay_tolerance,
-                                (select q.delay_tolerance from jobd.queues q where q.name = enqueue_many.queue));
-    if enqueue_many.tenant_id is not null and cardinality(payloads) > 0 then
-        -- With keys some may stand already: those that are new are weighed when they are known.
-        surplus := jobd.admit(enqueue_many.tenant_id, case when unique_keys is null then cardinality(payloads) else 0 end);
-        if surplus > 0 and ids is null then
-            ids := array(select jobd.uuid7() from unnest(payloads));
-        end if;
-    end if;
-    if unique_keys is not null then
-        if cardinality(unique_keys) <> cardinality(payloads) then
-            raise exception 'enqueue_many got % unique_keys for % payloads: give as many, null where there is none',
-                            cardinality(unique_keys), cardinality(payloads)
-                using errcode = 'invalid_parameter_value';
-        end if;
-        if all_ids is null then
-            select array_agg(jobd.uuid7()) into all_ids from generate_series(1, cardinality(payloads));
-        end if;
-        for given in
-            select n.payload, n.unique_key, n.concurrency_key, n.place
-              from unnest(enqueue_many.payloads, enqueue_many.unique_keys, enqueue_many.concurrency_keys) with ordinality
-                   as n (payload, unique_key, concurrency_key, place)
-             order by n.unique_key collate "C", n.place
-        loop
-            perform jobd.check_job(enqueue_many.kind, enqueue_many.queue, enqueue_many.deadline_policy, given.unique_key,
-                                   null, null, null, null, null)
-              where length(given.unique_key) > 500;
-            select u.id, u.created into held
-                  from jobd.enqueue_unique(enqueue_many.kind, given.payload, enqueue_many.queue, due, enqueue_many.priority,
-                                           enqueue_many.tenant_id, enqueue_many.use_case, given.unique_key,
-                                           given.concurrency_key, enqueue_many.delay_tolerance, enqueue_many.deadline_policy,
-                                           enqueue_many.max_attempts, enqueue_many.backoff, enqueue_many.timeout,
-                                           enqueue_many.headers,
-                                           case when given.unique_key is null then 'unfinished' else unique_for end,
-                                           case when given.unique_key is not null then span end, on_conflict, moment,
-                                           coalesce(enqueue_many.now, clock_timestamp()), false, all_ids[given.place]) u;
-            all_ids[given.place] := held.id;
-            if held.created then
-                made := made || held.id;
-            end if;
-        end loop;
-        if enqueue_many.tenant_id is not null and cardinality(made) > 0 then
-            perform jobd.weigh(enqueue_many.tenant_id, made, true, enqueue_many.now);
-        end if;
-        return query select n.id from unnest(all_ids) with ordinality as n (id, place) order by n.place;
-    else
-        return query
-        insert into jobd.jobs (id, queue, kind, tenant_id, use_case, state, priority, run_at, deadline_at,
-                               delay_tolerance, deadline_policy, payload, max_attempts, concurrency_key, backoff, timeout, headers,
-                               created_at)
-        select coalesce(n.id, jobd.uuid7()), enqueue_many.queue, enqueue_many.kind, enqueue_many.tenant_id,
-               enqueue_many.use_case, case when due > moment then 'scheduled' else 'ready' end, enqueue_many.priority, due,
-               due + coalesce(enqueue_many.delay_tolerance, '0'), enqueue_many.delay_tolerance, enqueue_many.deadline_policy,
-               n.payload, enqueue_many.max_attempts, n.concurrency_key, enqueue_many.backoff, enqueue_many.timeout,
-               enqueue_many.headers, moment
-          from unnest(enqueue_many.ids, enqueue_many.payloads, enqueue_many.concurrency_keys) as n (id, payload, concurrency_key)
-        returning id;
-        if surplus > 0 then
-            perform jobd.turn_away(enqueue_many.tenant_id, ids[cardinality(ids) - surplus + 1 :], true, enqueue_many.now);
-        end if;
-    end if;
-    if due <= moment then
-        perform jobd.wake(array[enqueue_many.queue]);
-    end if;
-end
+    -- Put one job a payload into the queue, all or none; returns their ids in the order of the payloads. With
+    -- `unique_keys`, one a payload or null, the id of an existing job may stand for a new one, as in `jobd.enqueue`. They are
+    -- taken in the order of their bytes, one after the other, so that two such calls never wait for each other.
+    -- Those for which the tenant has no room are the last ones, of jobs with keys in the order of these; see jobd.sift.
+    select m.id from jobd.put_many(kind, payloads, queue, run_at, delay, priority, tenant_id, use_case, delay_tolerance,
+                                   deadline_policy, max_attempts, backoff, timeout, headers, now, ids, unique_keys,
+                                   unique_for, on_conflict, concurrency_keys) m
 $$;
 
 create or replace function jobd.ensure_partitions(days integer default 7, now timestamptz default null) returns integer

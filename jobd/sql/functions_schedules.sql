@@ -153,8 +153,11 @@ as $$
 declare
     stands boolean;
 begin
-    perform jobd.check_job(add_schedule.kind, add_schedule.queue, add_schedule.deadline_policy, null, add_schedule.tenant_id,
-                           add_schedule.delay_tolerance, add_schedule.timeout, add_schedule.headers, add_schedule.payload);
+    perform jobd.check_job(add_schedule.kind, add_schedule.queue, add_schedule.deadline_policy, null,
+                           add_schedule.concurrency_key, add_schedule.tenant_id, add_schedule.use_case,
+                           coalesce(add_schedule.delay_tolerance,
+                                    (select q.delay_tolerance from jobd.queues q where q.name = add_schedule.queue)),
+                           add_schedule.timeout, add_schedule.headers, add_schedule.payload);
     if add_schedule.expression is null or length(add_schedule.expression) not between 1 and 256 then
         raise exception 'expression = %: 1 to 256 characters, like ''0 9 * * 1-5'' or ''every 15m''',
                         quote_nullable(left(add_schedule.expression, 120)) using errcode = 'invalid_parameter_value';
@@ -245,7 +248,8 @@ create or replace function jobd.trigger_schedule(id text, job_id uuid default nu
 language sql volatile
 as $$
     -- Run an occurrence of its own, now, whatever the schedule says and paused or not; returns its job's id, or null:
-    -- there is none of this id.
+    -- there is none of this id. The tenant's lock comes first, as with any enqueue.
+    select jobd.admit(s.tenant_id, 0) from jobd.schedules s where s.id = trigger_schedule.id and s.tenant_id is not null;
     with triggered as (
         update jobd.schedules s
            set open_jobs = s.open_jobs || coalesce(trigger_schedule.job_id, jobd.uuid7()), revision = s.revision + 1
@@ -272,6 +276,6 @@ as $$
     select made.id
       from made
      cross join lateral (select case when made.tenant_id is not null
-                                     then jobd.weigh(made.tenant_id, array[made.id], true, trigger_schedule.now) end) weighed
+                                     then jobd.sift(made.tenant_id, array[made.id], true, trigger_schedule.now) end) sifted
      cross join lateral (select jobd.wake(array[made.queue])) woken
 $$;

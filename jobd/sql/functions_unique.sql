@@ -59,8 +59,39 @@ as $$
        and t.finished_at < greatest(moment, statement_timestamp()) + interval '1 day'
 $$;
 
-create or replace function jobd.take_key(unique_key text, kind text, tenant_id text, scope text, job_id uuid, at timestamptz,
-                                         until timestamptz) returns uuid
+create or replace function jobd.lock_key(unique_key text, kind text, tenant_id text, scope text, waits boolean)
+returns jobd.unique_keys
+language plpgsql volatile
+as $$
+-- Lock the row of a key; null where there is none or, unless it `waits`, somebody has it locked. A comparison of tenants
+-- that takes null for a value like any other is one that no index serves: of a key that all tenants use, it would
+-- read the rows of all of them. Hence two statements, here as wherever a key is looked up.
+declare
+    locked jobd.unique_keys;
+begin
+    if tenant_id is null and waits then
+        select k.* into locked from jobd.unique_keys k
+         where k.unique_key = lock_key.unique_key and k.kind = lock_key.kind and k.tenant_id is null
+           and k.scope = lock_key.scope for update;
+    elsif tenant_id is null then
+        select k.* into locked from jobd.unique_keys k
+         where k.unique_key = lock_key.unique_key and k.kind = lock_key.kind and k.tenant_id is null
+           and k.scope = lock_key.scope for update skip locked;
+    elsif waits then
+        select k.* into locked from jobd.unique_keys k
+         where k.unique_key = lock_key.unique_key and k.kind = lock_key.kind and k.tenant_id = lock_key.tenant_id
+           and k.scope = lock_key.scope for update;
+    else
+        select k.* into locked from jobd.unique_keys k
+         where k.unique_key = lock_key.unique_key and k.kind = lock_key.kind and k.tenant_id = lock_key.tenant_id
+           and k.scope = lock_key.scope for update skip locked;
+    end if;
+    return locked;
+end
+$$;
+
+create or replace function jobd.take_key(
+    unique_key text, kind text, tenant_id text, scope text, job_id uuid, at timestamptz, until timestamptz) returns uuid
 language plpgsql volatile set enable_seqscan = off
 as $$
 -- Take a key of unique_keys for job `job_id`; returns null, or the job that holds it. Waits for those who are taking it
@@ -72,9 +103,14 @@ declare
     free  boolean;
 begin
     loop
-        select k.* into named from jobd.unique_keys k
-         where k.unique_key = take_key.unique_key and k.kind = take_key.kind
-           and k.tenant_id is not distinct from take_key.tenant_id and k.scope = take_key.scope;
+        select k.* into named
+          from (select * from jobd.unique_keys o
+                 where o.unique_key = take_key.unique_key and o.kind = take_key.kind
+                   and o.tenant_id = take_key.tenant_id and o.scope = take_key.scope
+                union all
+                select * from jobd.unique_keys o
+                 where o.unique_key = take_key.unique_key and o.kind = take_key.kind
+                   and o.tenant_id is null and take_key.tenant_id is null and o.scope = take_key.scope) k;
         if not found then
             insert into jobd.unique_keys (unique_key, kind, tenant_id, scope, job_id, taken_at, until)
             values (take_key.unique_key, take_key.kind, take_key.tenant_id, take_key.scope, take_key.job_id,
@@ -89,19 +125,13 @@ begin
             return named.job_id;
         end if;
         -- It looks free. Its row is locked, and looked at again.
-        select k.* into named from jobd.unique_keys k
-         where k.unique_key = take_key.unique_key and k.kind = take_key.kind
-           and k.tenant_id is not distinct from take_key.tenant_id and k.scope = take_key.scope
-           for update skip locked;
-        if found then
+        named := jobd.lock_key(take_key.unique_key, take_key.kind, take_key.tenant_id, take_key.scope, false);
+        if named.job_id is not null then
             free := named.job_id = take_key.job_id or not jobd.holds_key(named, take_key.at);
         else
             begin
-                select k.* into named from jobd.unique_keys k
-                 where k.unique_key = take_key.unique_key and k.kind = take_key.kind
-                   and k.tenant_id is not distinct from take_key.tenant_id and k.scope = take_key.scope
-                   for update;
-                continue when not found;
+                named := jobd.lock_key(take_key.unique_key, take_key.kind, take_key.tenant_id, take_key.scope, true);
+                continue when named.job_id is null;
                 free := named.job_id = take_key.job_id or not jobd.holds_key(named, take_key.at);
                 if not free then
                     raise sqlstate 'JOBD1';
@@ -126,7 +156,13 @@ begin
         update jobd.unique_keys k
            set job_id = take_key.job_id, taken_at = take_key.at, until = take_key.until
          where k.unique_key = take_key.unique_key and k.kind = take_key.kind
-           and k.tenant_id is not distinct from take_key.tenant_id and k.scope = take_key.scope;
+           and k.tenant_id = take_key.tenant_id and k.scope = take_key.scope;
+        if not found then
+            update jobd.unique_keys k
+               set job_id = take_key.job_id, taken_at = take_key.at, until = take_key.until
+             where k.unique_key = take_key.unique_key and k.kind = take_key.kind
+               and k.tenant_id is null and take_key.tenant_id is null and k.scope = take_key.scope;
+        end if;
         return null;
     end loop;
 end
@@ -151,10 +187,17 @@ as $$
 -- What becomes of the key of scope `waiting` of a job that comes back from its run: `waiting`, it holds it again, or `lost`.
 -- Waits for nobody. The lock is the weakest that those who take the key have to wait for.
 begin
-    perform from jobd.unique_keys k
-      where k.unique_key = scope_on_return.unique_key and k.kind = scope_on_return.kind
-        and k.tenant_id is not distinct from scope_on_return.tenant_id and k.scope = 'waiting' and k.job_id = scope_on_return.id
-        for key share skip locked;
+    if tenant_id is null then
+        perform from jobd.unique_keys k
+          where k.unique_key = scope_on_return.unique_key and k.kind = scope_on_return.kind
+            and k.tenant_id is null and k.scope = 'waiting' and k.job_id = scope_on_return.id
+            for key share skip locked;
+    else
+        perform from jobd.unique_keys k
+          where k.unique_key = scope_on_return.unique_key and k.kind = scope_on_return.kind
+            and k.tenant_id = scope_on_return.tenant_id and k.scope = 'waiting' and k.job_id = scope_on_return.id
+            for key share skip locked;
+    end if;
     return case when found then 'waiting' else 'lost' end;
 end
 $$;
@@ -208,6 +251,8 @@ as $$
 declare
     scope  text := case when span is not null then 'window' when unique_for = 'waiting' then 'waiting' end;
     own    uuid := enqueue_unique.id;
+    -- Whether this transaction has written before.
+    changing boolean := pg_current_xact_id_if_assigned() is not null;
     holder uuid;
     woken  text;
     past   record;
@@ -265,7 +310,23 @@ begin
         end if;
         id := holder;
         if on_conflict = 'keep' then
-            return;
+            if scope is distinct from 'waiting' or not changing then
+                return;
+            end if;
+            -- The job stands for what this transaction has changed, which its run has to see: claims pass over
+            -- a job that is locked. One that is being claimed right now is waited for, for the length of that statement.
+            begin
+                perform from jobd.jobs j
+                  where j.id = holder and j.state in ('scheduled', 'ready') and j.unique_for = 'waiting' for key share;
+                if found then
+                    return;
+                end if;
+                raise sqlstate 'JOBD1';
+            exception when sqlstate 'JOBD1' then
+                -- As below: lets go of a job that runs by now, and whose key is free.
+                id := own;
+            end;
+            continue;
         end if;
         begin
             update jobd.jobs j

@@ -63,26 +63,27 @@ select case when made.state = 'ready'
   from made
 
 -- name: enqueue_many (kind, payloads, queue, run_at, delay, priority, tenant_id, use_case, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, now, ids, concurrency_keys)
--- nowhere -> scheduled | ready | dead, all or none. Returns how many.
-select count(*)
-  from jobd.enqueue_many(kind => $1::text, payloads => $2::text[]::jsonb[], queue => $3::text,
-                         run_at => $4::timestamptz, delay => $5::interval, priority => $6::int, tenant_id => $7::text,
-                         use_case => $8::text, delay_tolerance => $9::interval, deadline_policy => $10::text,
-                         max_attempts => $11::int, backoff => $12::text::jsonb, timeout => $13::interval,
-                         headers => $14::text::jsonb, now => $15::timestamptz, ids => $16::text[]::uuid[],
-                         concurrency_keys => $17::text[])
+-- nowhere -> scheduled | ready | dead, all or none. Returns how many ended at once, since their tenant has no room.
+select count(*) filter (where m.shed) as shed
+  from jobd.put_many(kind => $1::text, payloads => $2::text[]::jsonb[], queue => $3::text,
+                     run_at => $4::timestamptz, delay => $5::interval, priority => $6::int, tenant_id => $7::text,
+                     use_case => $8::text, delay_tolerance => $9::interval, deadline_policy => $10::text,
+                     max_attempts => $11::int, backoff => $12::text::jsonb, timeout => $13::interval,
+                     headers => $14::text::jsonb, now => $15::timestamptz, ids => $16::text[]::uuid[],
+                     unique_keys => null, unique_for => 'unfinished', on_conflict => 'keep',
+                     concurrency_keys => $17::text[]) m
 
 -- name: enqueue_keyed (kind, payloads, unique_keys, queue, run_at, delay, priority, tenant_id, use_case, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, now, ids, unique_for, on_conflict, concurrency_keys)
 -- nowhere -> scheduled | ready | dead, all or none, each with a unique key of its own. Returns the ids that stand for the jobs,
--- in the order of the payloads.
-select id
-  from jobd.enqueue_many(kind => $1::text, payloads => $2::text[]::jsonb[], unique_keys => $3::text[], queue => $4::text,
-                         run_at => $5::timestamptz, delay => $6::interval, priority => $7::int, tenant_id => $8::text,
-                         use_case => $9::text, delay_tolerance => $10::interval, deadline_policy => $11::text,
-                         max_attempts => $12::int, backoff => $13::text::jsonb, timeout => $14::interval,
-                         headers => $15::text::jsonb, now => $16::timestamptz, ids => $17::text[]::uuid[],
-                         unique_for => $18::text, on_conflict => $19::text,
-                         concurrency_keys => $20::text[]) as id
+-- in the order of the payloads, and which ended at once, since their tenant has no room.
+select m.id, m.shed
+  from jobd.put_many(kind => $1::text, payloads => $2::text[]::jsonb[], unique_keys => $3::text[], queue => $4::text,
+                     run_at => $5::timestamptz, delay => $6::interval, priority => $7::int, tenant_id => $8::text,
+                     use_case => $9::text, delay_tolerance => $10::interval, deadline_policy => $11::text,
+                     max_attempts => $12::int, backoff => $13::text::jsonb, timeout => $14::interval,
+                     headers => $15::text::jsonb, now => $16::timestamptz, ids => $17::text[]::uuid[],
+                     unique_for => $18::text, on_conflict => $19::text,
+                     concurrency_keys => $20::text[]) m
 
 -- name: stage (batch, now)
 -- scheduled -> ready, for jobs that are due, the longest due first. Any number of daemons may stage at

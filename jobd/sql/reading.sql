@@ -109,12 +109,15 @@ select a.id, a.at, a.ended_at, a.who, a.verb, a.filter, a.change, a.jobs
 
 -- name: holder (id)
 -- The job that holds the unique key which the finished job `id` had.
-select coalesce(j.id, k.job_id) as id, h.unique_key
+select coalesce(j.id, k.job_id, n.job_id) as id, h.unique_key
   from jobd.job_history h
   left join jobd.jobs j on (j.tenant_id = h.tenant_id or j.tenant_id is null and h.tenant_id is null) and j.kind = h.kind
         and j.unique_key = h.unique_key and j.unique_for is null and h.unique_for is null
-  left join jobd.unique_keys k on k.unique_key = h.unique_key and k.kind = h.kind and k.tenant_id is not distinct from h.tenant_id
+  -- Of the key of a tenant, and of that of none: no index serves a comparison that takes both for the same.
+  left join jobd.unique_keys k on k.unique_key = h.unique_key and k.kind = h.kind and k.tenant_id = h.tenant_id
         and k.scope = 'waiting' and h.unique_for = 'waiting'
+  left join jobd.unique_keys n on n.unique_key = h.unique_key and n.kind = h.kind and n.tenant_id is null and h.tenant_id is null
+        and n.scope = 'waiting' and h.unique_for = 'waiting'
  where h.id = $1::uuid
 
 -- name: depths (now)

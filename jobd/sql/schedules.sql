@@ -174,14 +174,14 @@ with lead as materialized (
       left join jobd.queues q on q.name = s.queue
      cross join (select coalesce($23::timestamptz, clock_timestamp()) as moment) t
     returning id, queue, state, tenant_id
-), weighed as materialized (
-    select count(jobd.weigh(t.tenant_id, t.ids, false, $23::timestamptz))
+), sifted as materialized (
+    select count(jobd.sift(t.tenant_id, t.ids, false, $23::timestamptz))
       from (select tenant_id, array_agg(id order by id) as ids from made
              where tenant_id is not null group by tenant_id order by tenant_id) t
 ), woken as materialized (
     select jobd.wake(array_agg(distinct queue)) from made where state = 'ready'
 )
-select m.id from moved m cross join weighed cross join woken
+select m.id from moved m cross join sifted cross join woken
 
 -- name: forget (retention, batch, now)
 -- Forget what was decided longer ago than this, by the database's clock, `batch` rows at most. Returns how many.

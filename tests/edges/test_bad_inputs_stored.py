@@ -80,6 +80,12 @@ async def enqueue_with_held_key(jobs: Jobs, door: Link) -> Any:
     return await jobs.enqueue("noop", {}, unique_key="order-17", on_conflict="reject")
 
 
+async def enqueue_one_key_twice(jobs: Jobs, door: Link) -> Any:
+    return await jobs.enqueue_many(
+        "noop", [{}, {}], unique_key=lambda payload: "order-17", on_conflict="reject"
+    )
+
+
 async def wait_too_short(jobs: Jobs, door: Link) -> Any:
     return await jobs.wait(await make_job(door, id=ID, state="scheduled"), timeout="1ms")
 
@@ -102,6 +108,16 @@ async def sql_kind(jobs: Jobs, door: Link) -> Any:
     return await connection.fetch("select * from jobd.enqueue('send mail')")
 
 
+async def sql_concurrency_key(jobs: Jobs, door: Link) -> Any:
+    connection = await door.opened()
+    return await connection.fetch("select * from jobd.enqueue('noop', concurrency_key => '')")
+
+
+async def sql_drop(jobs: Jobs, door: Link) -> Any:
+    connection = await door.opened()
+    return await connection.fetch("select * from jobd.enqueue('noop', deadline_policy => 'drop')")
+
+
 Act = Callable[[Jobs, Link], Awaitable[Any]]
 
 REFUSED: dict[str, tuple[Act, tuple[str, ...]]] = {
@@ -114,10 +130,13 @@ REFUSED: dict[str, tuple[Act, tuple[str, ...]]] = {
     "delete-running": (delete_running, (str(ID), "running", "cancel it first")),
     "move-running": (move_running, (str(ID), "running", "a waiting job")),
     "unique-key-rejected": (enqueue_with_held_key, ("'order-17'", str(OTHER), "on_conflict='keep'")),
+    "unique-key-twice": (enqueue_one_key_twice, ("'order-17'", "twice in this call", "leave one out")),
     "unique-key-taken": (retry_with_taken_key, (str(ID), "'order-17'", str(OTHER), "cancel that one")),
     "wait-timeout": (wait_too_short, (str(ID), "scheduled", "wait again")),
-    "tenant-full": (tenant_full, ("'acme'", "max_pending is 2", "2 jobs waiting", "try again")),
+    "tenant-full": (tenant_full, ("'acme'", "max_pending is 2", "1 jobs waiting", "2 of the new ones")),
     "sql-tenant-full": (sql_tenant_full, ("'acme'", "0 jobs waiting", "max_pending")),
+    "sql-concurrency-key": (sql_concurrency_key, ("concurrency_key", "0 characters", "1 to 500")),
+    "sql-drop": (sql_drop, ("deadline_policy", "'default'", "late by how much")),
     "sql-kind": (sql_kind, ("kind", "'send mail'", "at most 99 letters")),
 }
 

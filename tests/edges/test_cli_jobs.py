@@ -12,6 +12,7 @@ import pytest
 from jobd.cli.output import brief
 from jobd.door import Link
 from jobd.job import FinishedRun, JobState
+from jobd.options import EnqueueOptions, JobOptions
 from jobd.store import Store
 from tests.edges.command import in_database, jobd
 from tests.factories import make_job, make_jobs
@@ -73,13 +74,52 @@ def test_enqueue_without_a_payload_stores_an_empty_one(shell: str) -> None:
     assert shown(jobd("enqueue", "tidy").word)["payload"] == {}
 
 
+OPTIONS: dict[str, tuple[tuple[object, ...], Any]] = {
+    "delay": (("--in", "1h"), None),
+    "queue": (("--queue", "slow"), "slow"),
+    "priority": (("--priority", "-3"), -3),
+    "tenant_id": (("--tenant", "t1"), "t1"),
+    "use_case": (("--use-case", "billing"), "billing"),
+    "concurrency_key": (("--concurrency-key", "user:7"), "user:7"),
+    "delay_tolerance": (("--delay-tolerance", "1h"), 3600),
+    "deadline_policy": (("--deadline-policy", "drop"), "drop"),
+    "max_attempts": (("--max-attempts", 4), 4),
+    "backoff": (("--backoff", '{"kind": "linear", "base": "9s"}'), "linear"),
+    "timeout": (("--attempt-timeout", "5m"), 300),
+    "tags": (("--tag", "a", "--tag", "b"), ["a", "b"]),
+    "meta": (("--meta", '{"n": 1}'), {"n": 1}),
+    "unique_key": (("--unique-key", "k"), "k"),
+    "unique_for": (("--unique-for", "waiting"), "waiting"),
+    "on_conflict": (("--on-conflict", "replace"), None),
+    "id": (("--id", NOBODY), NOBODY),
+}
+
+
 def test_enqueue_passes_every_option_on(shell: str) -> None:
-    words = ("--in", "1h", "--queue", "slow", "--priority", "-3", "--tenant", "t1", "--unique-key", "k")
-    id = jobd("enqueue", "tidy", *words, "--max-attempts", 4, "--tag", "a", "--tag", "b").word
-    job = shown(id)
+    """But the other way to say when."""
+    assert set(OPTIONS) == {*JobOptions.__annotations__, *EnqueueOptions.__annotations__} - {"run_at"}
+    jobd("enqueue", "tidy", *[word for said, _ in OPTIONS.values() for word in said])
+    job = shown(NOBODY)
     assert job["state"] == "scheduled"
-    assert (job["queue"], job["priority"], job["tenant_id"], job["unique_key"]) == ("slow", -3, "t1", "k")
-    assert (job["max_attempts"], job["headers"]["tags"]) == (4, ["a", "b"])
+    found = {**job, **job["headers"], "backoff": job["backoff"]["kind"]}
+    found |= {name: job[f"{name}_seconds"] for name in ("delay_tolerance", "timeout")}
+    expected = {name: value for name, (_, value) in OPTIONS.items() if value is not None}
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--attempt-timeout", "soon"), "--attempt-timeout = 'soon': is not a duration"),
+        (("--concurrency-key", ""), "--concurrency-key = '': must be 1 to 500 characters long"),
+        (("--backoff", "{}}"), "--backoff = '{}}': is not JSON"),
+        (("--deadline-policy", "drop"), "--deadline-policy = 'drop': needs a delay_tolerance"),
+    ],
+)
+def test_enqueue_names_a_wrong_option_as_it_was_typed(
+    shell: str, words: tuple[object, ...], told: str
+) -> None:
+    assert told in jobd("enqueue", "tidy", *words, code=2).err
 
 
 def test_enqueue_at_an_instant_without_an_offset_means_local_time(

@@ -55,7 +55,7 @@ TYPED = [
     ),
     (["enqueue", "resize", "--timeout", "5s"], "add --wait"),
     (["enqueue", "resize", "--queue", "a b"], "'a b'"),
-    (["enqueue", "resize", "--tenant", "t" * 256], "tenant_id = "),
+    (["enqueue", "resize", "--tenant", "t" * 256], "--tenant = "),
     (["enqueue", "resize", "--max-attempts", "0"], "--max-attempts"),
     (["enqueue", "resize", "--id", "17"], "valid UUID"),
     (["enqueue"], "Missing argument 'KIND'"),

@@ -21,6 +21,7 @@ from jobd.events import (
     JobsRescued,
     JobsStaged,
     JobStarted,
+    JobsTurnedAway,
     LeaseLost,
     RunStale,
     ScheduleFaulty,
@@ -106,6 +107,19 @@ def test_enqueued_jobs_are_counted_by_queue_and_kind() -> None:
 
     assert value(series, "jobd_jobs_enqueued_total", queue="images", kind="resize") == 1_001
     assert value(series, "jobd_jobs_enqueued_total", queue="default", kind="mail") == 1
+
+
+def test_jobs_that_were_turned_away_are_counted_by_what_became_of_them() -> None:
+    events = Events()
+    metrics = new_metrics(events)
+    events.emit(JobsTurnedAway(kind="resize", queue="images", outcome="refused"))
+    events.emit(JobsTurnedAway(kind="resize", queue="images", outcome="shed", count=3))
+
+    series = shown(metrics)
+
+    name, labels = "jobd_jobs_turned_away_total", {"queue": "images", "kind": "resize"}
+    assert value(series, name, **labels, outcome="refused") == 1
+    assert value(series, name, **labels, outcome="shed") == 3
 
 
 def test_a_started_run_is_counted_with_its_wait() -> None:

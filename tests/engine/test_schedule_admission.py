@@ -14,6 +14,7 @@ from jobd.fleet import Fleet
 from jobd.ids import uuid7
 from tests.engine.clockwork import BEGIN, MINUTE, Clockwork
 from tests.factories import query
+from tests.signals import eventually
 
 
 @pytest.fixture
@@ -105,3 +106,39 @@ async def test_an_occurrence_has_the_tolerance_of_its_queue(clock: Clockwork, li
     await clock.after(MINUTE)
     await clock.timetable.trigger("s", job_id=uuid7(), now=clock.now + MINUTE / 2)
     assert sorted((job["deadline_at"] - job["run_at"]) / MINUTE for job in await clock.jobs()) == [1, 10, 10]
+
+
+async def test_a_schedule_waits_for_no_tenant_however_many_are_locked(
+    clock: Clockwork, link: Link, direct_database_url: str
+):
+    """They are all in one statement, which holds the leader's row."""
+    holder = await asyncpg.connect(direct_database_url)
+    await holder.execute("begin")
+    for number in range(60):
+        await query(link, "insert into jobd.tenants (id, max_pending) values ($1, 9)", f"t{number}")
+        await clock.add("* * * * *", f"s{number}", tenant_id=f"t{number}")
+        await holder.fetch("select jobd.enqueue('greet', tenant_id => $1)", f"t{number}")
+    async with asyncio.timeout(5):
+        await clock.after(MINUTE)
+    assert len(await clock.jobs()) == 60
+    await holder.close()
+
+
+async def test_a_trigger_takes_the_tenants_lock_before_the_schedule(
+    clock: Clockwork, link: Link, direct_database_url: str
+):
+    """As an enqueue for the tenant does, which a transaction may have made before it triggers."""
+    await limited(link, on_full="refuse", most=9)
+    await clock.add("@daily", tenant_id="t")
+    holder = await asyncpg.connect(direct_database_url)
+    await holder.execute("begin")
+    await holder.fetch("select jobd.enqueue('greet', tenant_id => 't')")
+    waiting = asyncio.create_task(clock.timetable.trigger("s", job_id=uuid7()))
+    blocked = "select count(*) from pg_stat_activity where $1 = any (pg_blocking_pids(pid))"
+    observer = await asyncpg.connect(direct_database_url)
+    await eventually(lambda: observer.fetchval(blocked, holder.get_server_pid()), until=bool)
+    await holder.fetch("select jobd.trigger_schedule('s')")
+    await holder.execute("commit")
+    assert await waiting
+    await holder.close()
+    await observer.close()

@@ -248,6 +248,19 @@ def test_a_wrong_expression_in_the_code_is_refused_where_it_stands():
         def nightly() -> None: ...
 
 
+@pytest.mark.parametrize(
+    ("said", "queue"), [({}, "images"), ({"queue": None}, "images"), ({"queue": "q"}, "q")]
+)
+def test_a_schedule_in_the_code_goes_to_the_queue_of_its_handler_unless_it_names_one(said: Any, queue: str):
+    jobs = Jobs("postgresql://nowhere/nothing")
+
+    @jobs.cron("0 1 * * *", **said)
+    @jobs.handler(queue="images")
+    def nightly() -> None: ...
+
+    assert [terms.queue for terms in jobs.declared_schedules] == [queue]
+
+
 def test_two_schedules_of_one_handler_need_ids():
     jobs = Jobs("postgresql://nowhere/nothing")
 

@@ -240,8 +240,9 @@ def lend(request: pytest.FixtureRequest) -> Callable[..., AbstractAsyncContextMa
     return LENDERS[request.param]
 
 
+@pytest.mark.parametrize("number", [3, MANY], ids=["statement", "stream"])
 async def test_a_refusal_leaves_the_callers_transaction_usable(
-    client: Client, door: Link, direct_database_url: str, lend: Any
+    client: Client, door: Link, direct_database_url: str, lend: Any, number: int
 ):
     await tenant(door, most=1)
     async with lend(direct_database_url) as loan:
@@ -249,7 +250,7 @@ async def test_a_refusal_leaves_the_callers_transaction_usable(
         with pytest.raises(TenantFull) as raised:
             await loan.enqueue(client, "greet", tenant_id="t")
         with pytest.raises(TenantFull):
-            await loan.enqueue_many(client, "greet", [{}] * MANY, tenant_id="t")
+            await loan.enqueue_many(client, "greet", [{}] * number, tenant_id="t")
         assert (raised.value.tenant_id, raised.value.limit, raised.value.waiting) == ("t", 1, 1)
         await loan.enqueue(client, "greet")
         if (ended := loan.commit()) is not None:

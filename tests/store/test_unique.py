@@ -185,6 +185,42 @@ async def test_an_open_transaction_that_took_nothing_costs_a_job_nothing(
     assert (await store.enqueue(waiting())).id == first.id
 
 
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+async def test_a_job_that_stands_for_a_change_starts_after_the_change(
+    door: Link, store: Store, held: Held, end: str
+):
+    """Who changes the world and then enqueues finds a job that waits: its run has to see the change."""
+    first = await store.enqueue(waiting())
+    other = await store.enqueue(waiting(unique_key="other"))
+    await Store(held).enqueue_new(new_job(queue="the change"))
+    assert await Store(held).enqueue(waiting()) == Enqueued(first.id, False)
+    # Others may keep it, too, and nobody waits for anybody.
+    assert await store.enqueue(waiting()) == Enqueued(first.id, False)
+    assert [run.id for run in await claim(door, 10)] == [other.id]
+    await (held.commit() if end == "commit" else held.rollback())
+    assert [run.id for run in await claim(door, 10)] == [first.id]
+
+
+async def test_a_change_while_the_waiting_job_is_being_claimed_makes_a_new_one(
+    door: Link, store: Store, held: Held, database_url: str
+):
+    first = await store.enqueue(waiting())
+    (run,) = await Store(held).claim(await make_worker(door), rooms={"default": 1})
+    link = Link(Database(database_url))
+    transaction = (await link.opened()).transaction()
+    await transaction.start()
+    await Store(link).enqueue_new(new_job(queue="the change"))
+    answer = await held.commit_under(Store(link).enqueue(waiting()))
+    assert answer.created
+    assert answer.id != first.id
+    # The run is not held up by the open transaction.
+    async with asyncio.timeout(10):
+        await store.succeed([FinishedRun(run.id, run.claim_no, JobState.SUCCEEDED)])
+    await transaction.commit()
+    await link.close()
+    assert [again.id for again in await claim(door, 10)] == [answer.id]
+
+
 async def test_who_waited_in_vain_for_a_key_holds_up_nobody(
     door: Link, store: Store, held: Held, database_url: str
 ):
@@ -356,6 +392,34 @@ async def test_keys_are_looked_up_by_their_index_whatever_the_statistics_say(
     await held.rollback()
     assert row["seq_scan"] == 0
     assert row["idx_scan"] > 5
+
+
+@pytest.mark.parametrize("tenant", [None, "tenant 7"])
+async def test_a_look_for_a_key_reads_no_row_of_another_tenant(
+    door: Link, held: Held, direct_database_url: str, tenant: str | None
+):
+    """All tenants may use one key, as a digest of each does."""
+    link = Link(Database(direct_database_url))
+    await query(
+        link,
+        """insert into jobd.unique_keys
+           select 'k', 'noop', nullif('tenant ' || n, 'tenant 0'), s.scope, gen_random_uuid(), now(), now()
+             from generate_series(0, 2000) n, unnest(array['waiting', 'window']) as s (scope)""",
+    )
+    await query(link, "vacuum analyze jobd.unique_keys")
+    await link.close()
+    worker = await make_worker(door)
+    inside = Store(held)
+    await inside.enqueue(waiting(tenant_id=tenant))
+    runs = await inside.claim(worker, rooms={"default": 10})
+    await inside.release([(run.id, run.claim_no) for run in runs])
+    assert not (await inside.enqueue(waiting(tenant_id=tenant))).created
+    await inside.enqueue(waiting(tenant_id=tenant, unique_for="1 hour"))
+    reads = "select idx_tup_fetch, seq_scan from pg_stat_xact_user_tables where relname = 'unique_keys'"
+    (row,) = await query(held, reads)
+    await held.rollback()
+    assert row["seq_scan"] == 0
+    assert 5 < row["idx_tup_fetch"] < 50
 
 
 # Conflicts.
