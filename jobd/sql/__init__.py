@@ -31,6 +31,7 @@ FUNCTIONS = (
     "functions_admission",
     "functions_schedules",
     "functions_limits",
+    "functions_rates",
     "functions_quotas",
 )
 

@@ -105,9 +105,12 @@ as $$
 #variable_conflict use_column
 declare
     columns jsonb := jobd.limit_columns(limits, '{max_running,rate,burst,fair,weight,paused}');
+    before  jobd.queues;
+    after   jobd.queues;
 begin
     perform jobd.check_limited('queue', set_queue.name, null, null);
     insert into jobd.queues (name) values (set_queue.name) on conflict do nothing;
+    select q.* into before from jobd.queues q where q.name = set_queue.name for update;
     update jobd.queues q
        set (max_running, rate_count, rate_period, rate_burst, fair, weight)
                = (select n.max_running, n.rate_count, n.rate_period, n.rate_burst, n.fair, n.weight
@@ -117,8 +120,13 @@ begin
            paused_by = case columns -> 'paused' when 'true' then case when q.paused_at is null then coalesce(set_queue.by, session_user) else q.paused_by end
                                                 when 'false' then null else q.paused_by end,
            changed_at = clock_timestamp(), changed_by = coalesce(set_queue.by, session_user)
-     where q.name = set_queue.name;
-    perform jobd.check_limited('queue', q.name, q.rate_count, q.rate_burst) from jobd.queues q where q.name = set_queue.name;
+     where q.name = set_queue.name
+    returning q.* into after;
+    perform jobd.check_limited('queue', after.name, after.rate_count, after.rate_burst);
+    if (after.rate_count, after.rate_period, after.rate_burst) is distinct from (before.rate_count, before.rate_period, before.rate_burst) then
+        perform jobd.change_rate('queue', after.name, before.rate_count, before.rate_period,
+                                 after.rate_count, after.rate_period, after.rate_burst);
+    end if;
     perform pg_notify('jobd_limits', '');
 end
 $$;
@@ -130,26 +138,43 @@ as $$
 #variable_conflict use_column
 declare
     columns jsonb := jobd.limit_columns(limits, '{max_pending,on_full,exact,max_running,rate,burst,weight}');
+    before  jobd.tenants;
+    after   jobd.tenants;
 begin
     perform jobd.check_limited('tenant', set_tenant.id, null, null);
     insert into jobd.tenants (id) values (set_tenant.id) on conflict do nothing;
+    select t.* into before from jobd.tenants t where t.id = set_tenant.id for update;
     update jobd.tenants t
        set (max_pending, on_full, exact, max_running, rate_count, rate_period, rate_burst, weight)
                = (select n.max_pending, n.on_full, n.exact, n.max_running, n.rate_count, n.rate_period, n.rate_burst, n.weight
                     from jsonb_populate_record(t, columns) n),
            changed_at = clock_timestamp(), changed_by = coalesce(set_tenant.by, session_user)
-     where t.id = set_tenant.id;
-    perform jobd.check_limited('tenant', t.id, t.rate_count, t.rate_burst) from jobd.tenants t where t.id = set_tenant.id;
+     where t.id = set_tenant.id
+    returning t.* into after;
+    perform jobd.check_limited('tenant', after.id, after.rate_count, after.rate_burst);
+    if (after.rate_count, after.rate_period, after.rate_burst) is distinct from (before.rate_count, before.rate_period, before.rate_burst) then
+        perform jobd.change_rate('tenant', after.id, before.rate_count, before.rate_period,
+                                 after.rate_count, after.rate_period, after.rate_burst);
+    end if;
     perform pg_notify('jobd_limits', '');
 end
 $$;
 
 create or replace function jobd.remove_tenant(id text) returns boolean
-language sql volatile
+language plpgsql volatile
 as $$
-    -- Forget all limits of a tenant. False: it had none.
-    with gone as (delete from jobd.tenants t where t.id = remove_tenant.id returning pg_notify('jobd_limits', ''))
-    select exists (select from gone)
+-- Forget all limits of a tenant, and what it has spent of them. False: it had none.
+#variable_conflict use_column
+declare
+    gone jobd.tenants;
+begin
+    delete from jobd.tenants t where t.id = remove_tenant.id returning t.* into gone;
+    if gone.rate_count is not null then
+        perform jobd.change_rate('tenant', gone.id, gone.rate_count, gone.rate_period, null, null, null);
+    end if;
+    perform pg_notify('jobd_limits', '') where gone.id is not null;
+    return gone.id is not null;
+end
 $$;
 
 create or replace function jobd.set_kind(name text, limits jsonb, by text default null) returns void
@@ -159,16 +184,24 @@ as $$
 #variable_conflict use_column
 declare
     columns jsonb := jobd.limit_columns(limits, '{key_limit,ordered,key_rate,key_burst}');
+    before  jobd.kinds;
+    after   jobd.kinds;
 begin
     perform jobd.check_limited('kind', set_kind.name, null, null);
     insert into jobd.kinds (name) values (set_kind.name) on conflict do nothing;
+    select k.* into before from jobd.kinds k where k.name = set_kind.name for update;
     update jobd.kinds k
        set (key_limit, ordered, rate_count, rate_period, rate_burst)
                = (select n.key_limit, n.ordered, n.rate_count, n.rate_period, n.rate_burst
                     from jsonb_populate_record(k, columns) n),
            changed_at = clock_timestamp(), changed_by = coalesce(set_kind.by, session_user)
-     where k.name = set_kind.name;
-    perform jobd.check_limited('kind', k.name, k.rate_count, k.rate_burst) from jobd.kinds k where k.name = set_kind.name;
+     where k.name = set_kind.name
+    returning k.* into after;
+    perform jobd.check_limited('kind', after.name, after.rate_count, after.rate_burst);
+    if (after.rate_count, after.rate_period, after.rate_burst) is distinct from (before.rate_count, before.rate_period, before.rate_burst) then
+        perform jobd.change_key_rate(after.name, before.rate_count, before.rate_period,
+                                     after.rate_count, after.rate_period, after.rate_burst);
+    end if;
     perform pg_notify('jobd_limits', '');
 end
 $$;

@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (11, "0b903a8a43910b87")
+FUNCTIONS = (12, "4e4ca19f4bee4b92")
 
 
 if TYPE_CHECKING:
