@@ -33,6 +33,7 @@ FUNCTIONS = (
     "functions_limits",
     "functions_rates",
     "functions_quotas",
+    "functions_declared",
 )
 
 

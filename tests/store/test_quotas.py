@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from datetime import timedelta
 from typing import Any
@@ -233,81 +232,6 @@ async def test_sql_reads_a_rate_as_python_does(door: Link, text: str):
     except ConfigError:
         expected = (None, None)
     assert (row["count"], row["period"]) == expected
-
-
-MAIL = {"queues": {"mail": {"max_running": 10, "rate": "100/m"}}}
-
-
-async def test_what_is_declared_holds_and_a_change_at_run_time_stays_until_that_changes(
-    quotas: Quotas, queues: Queues
-):
-    async def holds() -> tuple[int | None, str, bool]:
-        found = await queues.get("mail")
-        return found.max_running, str(found.rate), found.fair
-
-    assert await quotas.declare_limits("file:shop", MAIL) == 1
-    assert await holds() == (10, "100/m", False)
-    assert (await queues.get("mail")).changed_by == "file:shop"
-    await queues.set("mail", max_running=3, fair=True)
-    # Another start with the same file.
-    assert await quotas.declare_limits("file:shop", MAIL) == 0
-    assert await holds() == (3, "100/m", True)
-    # What the file says of something else leaves it alone, too.
-    await quotas.declare_limits("file:shop", {"queues": {"mail": {"max_running": 10, "rate": "9/s"}}})
-    assert await holds() == (3, "9/s", True)
-    await quotas.declare_limits("file:shop", {"queues": {"mail": {"max_running": 11, "rate": "9/s"}}})
-    assert await holds() == (11, "9/s", True)
-
-
-async def test_a_declared_burst_brings_its_rate_back(quotas: Quotas, queues: Queues):
-    await quotas.declare_limits("file:shop", {"queues": {"mail": {"rate": "10/s", "burst": 5}}})
-    await queues.set("mail", rate=None)
-    await quotas.declare_limits("file:shop", {"queues": {"mail": {"rate": "10/s", "burst": 6}}})
-    found = await queues.get("mail")
-    assert (str(found.rate), found.burst) == ("10/s", 6)
-    await quotas.declare_limits("file:shop", {"queues": {"mail": {"rate": "10/s"}}})
-    found = await queues.get("mail")
-    assert (str(found.rate), found.burst) == ("10/s", None)
-
-
-async def test_daemons_that_start_together_declare_without_a_deadlock(crowd: list[Link]):
-    said = {"queues": {f"q{n}": {"max_running": n} for n in range(20)}}
-    for _ in range(3):
-        await asyncio.gather(
-            *(Quotas(link).declare_limits(f"file:{n % 2}", said) for n, link in enumerate(crowd))
-        )
-    assert len(await Quotas(crowd[0]).queues()) == 20
-
-
-async def test_what_is_declared_no_more_is_taken_away_by_who_declared_it(quotas: Quotas, queues: Queues):
-    await quotas.declare_limits("file:shop", MAIL)
-    await queues.set("mail", weight=3)
-    await quotas.declare_limits("file:other", {"queues": {"bulk": {"max_running": 1}}})
-    await quotas.declare_limits("code:shop", {})
-    assert (await queues.get("mail")).max_running == 10
-    await quotas.declare_limits("file:shop", {"queues": {"mail": {"rate": "100/m"}}})
-    assert (await queues.get("mail")).max_running is None
-    await quotas.declare_limits("file:shop", {})
-    found = await queues.get("mail")
-    assert (found.rate, found.weight) == (None, 3)
-    assert (await queues.get("bulk")).max_running == 1
-
-
-async def test_all_that_can_be_limited_can_be_declared(quotas: Quotas):
-    said: dict[str, dict[str, Any]] = {
-        "queues": {"mail": {"fair": True}},
-        "tenants": {"t1": {"max_pending": 100}},
-        "kinds": {"sync": {"key_limit": 3}},
-        "use_cases": {"labels": {"max_running": 2}},
-    }
-    assert await quotas.declare_limits("file:shop", said) == 4
-    assert (await quotas.tenants())[0].max_pending == 100
-    assert (await quotas.kinds())[0].key_limit == 3
-    assert (await quotas.use_cases())[0].max_running == 2
-    assert await quotas.declare_limits("file:shop", {}) == 4
-    assert (await quotas.tenants())[0].max_pending is None
-    assert (await quotas.kinds())[0].key_limit == 1
-    assert (await quotas.use_cases())[0].max_running == 10
 
 
 async def test_a_limit_that_is_lowered_below_what_runs_stops_nothing(

@@ -1,4 +1,4 @@
-"""A rate that is changed holds at once: what was started at the old one does not stand in the way of the new one."""
+"""A rate that is changed holds at once: what was started at the old one is no obstacle to the new one."""
 
 from __future__ import annotations
 
