@@ -1,4 +1,4 @@
-"""A rate that is changed holds at once: what was started at the old one is no obstacle to the new one."""
+"""What was started at a rate: it is no obstacle to another rate, and is forgotten in the end."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from jobd.job import Claimed
 from jobd.quotas import Quotas
 from jobd.store import Store
 from tests.factories import SECOND, make_jobs, make_worker, query, scalar
+from tests.store.conftest import Held
 
 HOUR = timedelta(hours=1)
 
@@ -150,6 +151,17 @@ async def test_the_longest_rates_and_bursts_can_be_set(
     await place.set("1000000/ms", burst=1)
 
 
+async def test_what_a_claim_under_way_starts_is_counted_at_the_new_rate_too(
+    door: Link, quotas: Quotas, worker: UUID, held: Held, start: Callable[..., Awaitable[int]]
+):
+    await quotas.set_queue("default", {"rate": "10/h"}, by="me")
+    await make_jobs(door, 30)
+    rooms: dict[str, Any] = {"rooms": {"default": 10}, "kind_rooms": {}, "suspects": 1, "suspect_from": 2}
+    assert len(await Store(held).claim_governed(worker, **rooms)) == 10
+    await held.commit_under(quotas.set_queue("default", {"rate": "20/h"}, by="me"))
+    assert await start() == 10
+
+
 async def test_a_tenant_that_is_removed_begins_anew(
     door: Link, quotas: Quotas, start: Callable[..., Awaitable[int]]
 ):
@@ -185,3 +197,19 @@ async def test_another_kinds_keys_are_left_as_they_are(
     for name, most in (("noop:1", SECOND), ("other:1", HOUR), ("both", HOUR)):
         left = await spent(door, "key", name)
         assert left is not None and most / 2 < left <= most, name
+
+
+async def test_what_was_spent_long_ago_is_forgotten_and_what_somebody_has_locked_left(
+    door: Link, store: Store, held: Held
+):
+    text = "insert into jobd.rates (scope, name, spent_until) values ('key', $1, $2)"
+    now = datetime.now(UTC)
+    for name, ago in (("locked", 3), ("b", 2), ("c", 2), ("d", 0)):
+        await query(door, text, name, now - ago * HOUR)
+    await query(held, "select from jobd.rates where name = 'locked' for update")
+    assert await store.prune_rates(batch=1, now=now) == 1
+    assert await store.prune_rates(batch=10, now=now) == 1
+    assert await store.prune_rates(batch=10, now=now) == 0
+    await held.rollback()
+    assert await store.prune_rates(batch=10) == 1
+    assert await scalar(door, "select array_agg(name) from jobd.rates") == ["d"]
