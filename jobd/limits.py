@@ -134,41 +134,50 @@ class UseCases:
 
 async def set_queue(quotas: Quotas, name: str, limits: Any, *, by: str) -> None:
     """See Queues.set."""
-    await _set(quotas.set_queue, check_name("queue", name), queue_limits(limits), by, "burst")
+    await _set(quotas.set_queue, check_name("queue", name), queue_limits(limits), by)
 
 
 async def set_tenant(quotas: Quotas, id: str, limits: Any, *, by: str) -> None:
     """See Tenants.set."""
-    await _set(quotas.set_tenant, limited_name("tenant", id), tenant_limits(limits), by, "burst")
+    await _set(quotas.set_tenant, limited_name("tenant", id), tenant_limits(limits), by)
 
 
 async def set_kind(quotas: Quotas, name: str, limits: Any, *, by: str) -> None:
     """See Kinds.set."""
-    await _set(quotas.set_kind, check_name("kind", name), kind_limits(limits), by, "key_burst")
+    await _set(quotas.set_kind, check_name("kind", name), kind_limits(limits), by)
 
 
 async def set_use_case(quotas: Quotas, name: str, limits: Any, *, by: str) -> None:
     """See UseCases.set."""
-    await _set(quotas.set_use_case, limited_name("use_case", name), use_case_limits(limits), by, "")
+    await _set(quotas.set_use_case, limited_name("use_case", name), use_case_limits(limits), by)
 
 
 class _Setting(Protocol):
     async def __call__(self, name: str, limits: Any, /, *, by: str | None) -> None: ...
 
 
-async def _set(set_limits: _Setting, name: str, limits: dict[str, Any], by: str, burst: str) -> None:
+async def _set(set_limits: _Setting, name: str, limits: dict[str, Any], by: str) -> None:
     if not limits:
         raise ConfigError("limits", None, "leave nothing to set; name one, such as max_running")
     try:
         await set_limits(name, limits, by=by)
     except Refused as refusal:
-        # The only rule that needs to know what was set before.
-        if limits.get(burst) is None:
-            raise
+        if named := _named(refusal, limits):
+            raise named from refusal
+        raise
+
+
+def _named(refusal: Refused, limits: dict[str, Any]) -> ConfigError | None:
+    """What is refused for what was set before, by the limit that was named now."""
+    if refusal.constraint == "burst_of_a_rate":
+        burst = "key_burst" if "key_burst" in limits else "burst"
         rate = burst.replace("burst", "rate")
-        raise ConfigError(
-            burst, limits[burst], f"belongs to a {rate}, and none is set; set both"
-        ) from refusal
+        return ConfigError(burst, limits.get(burst), f"belongs to a {rate}, and none is set; set both")
+    if refusal.constraint == "limit_of_an_ordered_key":
+        name, other = ("ordered", "key_limit") if limits.get("ordered") else ("key_limit", "ordered")
+        remedy = f"jobs of a key that run in order run one at a time, and {other} is set; take it away, too"
+        return ConfigError(name, limits[name], remedy)
+    return None
 
 
 async def drain(

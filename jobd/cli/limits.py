@@ -10,6 +10,7 @@ import typer
 
 from jobd.cli.session import call
 from jobd.errors import ConfigError
+from jobd.quota_options import KindOptions, QueueOptions, TenantOptions, UseCaseOptions
 
 if TYPE_CHECKING:
     from jobd.door import Link
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
+LIMITS = {
+    name
+    for options in (QueueOptions, TenantOptions, KindOptions, UseCaseOptions)
+    for name in options.__annotations__
+}
 NUMBERS = ("max_running", "max_pending", "burst", "weight", "key_limit", "key_burst")
 
 MaxRunning = Annotated[
@@ -67,8 +73,9 @@ def ask(work: Callable[[Quotas], Awaitable[Answer]], database_url: str | None) -
     except ConfigError as error:
         if error.setting == "limits":
             raise ConfigError("limits", None, "leave nothing to set; see the verb's --help") from error
-        if error.setting in NUMBERS or error.setting.endswith("rate"):
-            raise ConfigError(option(error.setting), error.value, error.remedy) from error
+        if error.setting in LIMITS:
+            remedy = error.remedy.replace("None", "none")
+            raise ConfigError(option(error.setting), error.value, remedy) from error
         raise
 
 

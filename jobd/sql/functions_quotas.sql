@@ -93,7 +93,7 @@ begin
     end if;
     if rate_burst is not null and rate_count is null then
         raise exception '%burst = %: there is no rate that it could belong to; set both', case what when 'kind' then 'key_' else '' end, rate_burst
-            using errcode = 'invalid_parameter_value';
+            using errcode = 'invalid_parameter_value', constraint = 'burst_of_a_rate';
     end if;
 end
 $$;
@@ -119,7 +119,8 @@ begin
                                                 when 'false' then null else q.paused_at end,
            paused_by = case columns -> 'paused' when 'true' then case when q.paused_at is null then coalesce(set_queue.by, session_user) else q.paused_by end
                                                 when 'false' then null else q.paused_by end,
-           changed_at = clock_timestamp(), changed_by = coalesce(set_queue.by, session_user)
+           changed_at = case when columns - 'paused' <> '{}' then clock_timestamp() else q.changed_at end,
+           changed_by = case when columns - 'paused' <> '{}' then coalesce(set_queue.by, session_user) else q.changed_by end
      where q.name = set_queue.name
     returning q.* into after;
     perform jobd.check_limited('queue', after.name, after.rate_count, after.rate_burst);
@@ -198,6 +199,10 @@ begin
      where k.name = set_kind.name
     returning k.* into after;
     perform jobd.check_limited('kind', after.name, after.rate_count, after.rate_burst);
+    if columns ?| '{key_limit,ordered}' and after.ordered and after.key_limit > 1 then
+        raise exception 'key_limit = %: jobs of a key that run in order run one at a time; leave it out, or ordered', after.key_limit
+            using errcode = 'invalid_parameter_value', constraint = 'limit_of_an_ordered_key';
+    end if;
     if (after.rate_count, after.rate_period, after.rate_burst) is distinct from (before.rate_count, before.rate_period, before.rate_burst) then
         perform jobd.change_key_rate(after.name, before.rate_count, before.rate_period,
                                      after.rate_count, after.rate_period, after.rate_burst);

@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (12, "17a2f54a09a7ac4e")
+FUNCTIONS = (12, "8afcca38c6eb2b69")
 
 
 if TYPE_CHECKING:

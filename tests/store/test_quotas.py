@@ -80,9 +80,12 @@ async def test_a_queue_is_paused_and_resumed_by_the_same_call(door: Link, queues
     await queues.set("mail", paused=False)
     found = await queues.get("mail")
     assert (found.paused_at, found.paused_by) == (None, None)
+    # Who set the limits is another matter.
+    assert (found.changed_at, found.changed_by) == (None, None)
+    await queues.set("mail", max_running=3, by="ann")
     await fleet.pause("mail", by="kim")
     await fleet.resume("mail", by="lee")
-    assert (await queues.get("mail")).changed_by == "lee"
+    assert (await queues.get("mail")).changed_by == "ann"
 
 
 async def test_a_queue_that_nobody_knows_has_no_limits_to_get(queues: Queues):
@@ -173,10 +176,35 @@ async def test_jobs_of_a_key_in_order_run_one_at_a_time(client: Client):
         await Kinds(client).set("sync", ordered=True, key_limit=3)
 
 
+@pytest.mark.parametrize(
+    ("before", "then", "message"),
+    [
+        (
+            {"ordered": True},
+            {"key_limit": 3},
+            r"^key_limit = 3: jobs of a key that run in order run one at a",
+        ),
+        ({"key_limit": 3}, {"ordered": True}, r"^ordered = True: jobs of a key .* and key_limit is set"),
+    ],
+)
+async def test_that_holds_for_what_was_set_before_as_well(
+    client: Client, before: Any, then: Any, message: str
+):
+    kinds = Kinds(client)
+    await kinds.set("sync", **before)
+    held = await kinds.get("sync")
+    with pytest.raises(ConfigError, match=message):
+        await kinds.set("sync", **then)
+    assert await kinds.get("sync") == held
+    # Other limits of it can be set all the same, and both at once.
+    await kinds.set("sync", key_rate="10/s")
+    await kinds.set("sync", **(then | dict.fromkeys(before)))
+
+
 SQL = {
     "set_queue": '{"max_running": 2, "rate": "100/m", "burst": 7, "fair": true, "weight": 3, "paused": true}',
     "set_tenant": '{"max_pending": 5, "on_full": "delay", "exact": false, "max_running": 2, "rate": "5/2h"}',
-    "set_kind": '{"key_limit": 3, "ordered": true, "key_rate": "10/s", "key_burst": 2}',
+    "set_kind": '{"key_limit": 3, "ordered": false, "key_rate": "10/s", "key_burst": 2}',
     "set_use_case": '{"max_running": 3}',
 }
 
@@ -213,6 +241,7 @@ async def test_in_sql_the_same_is_said_as_json(door: Link, quotas: Quotas, funct
         ("set_tenant('', '{}')", "tenant = '': a text of 1 to 255 bytes"),
         ("set_tenant('x', '{\"on_full\": \"drop\"}')", "on_full = 'drop': refuse, shed or delay"),
         ("set_kind('x', '{\"key_burst\": 5}')", "key_burst = 5: there is no rate"),
+        ("set_kind('x', '{\"key_limit\": 3, \"ordered\": true}')", "key_limit = 3: jobs of a key that run"),
     ],
 )  # fmt: skip
 async def test_in_sql_a_bad_limit_is_refused_by_its_name(door: Link, call: str, message: str):
