@@ -45,6 +45,11 @@ class Queues:
         """Set limits of a queue, also of one that nobody serves yet. Raises ConfigError, HandlerError."""
         await set_queue(Quotas(self._client.door), name, limits, by=by)
 
+    async def reset(self, name: str, *, by: str = "api") -> None:
+        """Set its limits to what code and files say, or to none. A pause stays. Raises QueueUnknown."""
+        if not await Quotas(self._client.door).reset_limits("queues", check_name("queue", name), by=by):
+            raise QueueUnknown(name)
+
     async def get(self, name: str) -> QueueLimits:
         """What holds for a queue, and how many of its jobs run. Raises QueueUnknown."""
         found = await Quotas(self._client.door).queues(name)
@@ -78,6 +83,10 @@ class Tenants:
         """Set limits of a tenant. Raises ConfigError."""
         await set_tenant(Quotas(self._client.door), id, limits, by=by)
 
+    async def reset(self, id: str, *, by: str = "api") -> bool:
+        """Set its limits to what files say, or to none; False when it had none."""
+        return await Quotas(self._client.door).reset_limits("tenants", limited_name("tenant", id), by=by)
+
     async def get(self, id: str) -> TenantLimits:
         """What holds for a tenant: no limit at all where nothing was set."""
         found = await Quotas(self._client.door).tenants(limited_name("tenant", id))
@@ -102,6 +111,10 @@ class Kinds:
         """Set limits of each key of a kind. Raises ConfigError, HandlerError."""
         await set_kind(Quotas(self._client.door), name, limits, by=by)
 
+    async def reset(self, name: str, *, by: str = "api") -> bool:
+        """Set its limits to what the code says, or to none; False when it had none."""
+        return await Quotas(self._client.door).reset_limits("kinds", check_name("kind", name), by=by)
+
     async def get(self, name: str) -> KindLimits:
         """What holds for each key of a kind: one at a time where nothing was set."""
         found = await Quotas(self._client.door).kinds(check_name("kind", name))
@@ -121,6 +134,12 @@ class UseCases:
     async def set(self, name: str, *, by: str = "api", **limits: Unpack[UseCaseOptions]) -> None:
         """Set the limit of a use case; None is 10 again. Raises ConfigError."""
         await set_use_case(Quotas(self._client.door), name, limits, by=by)
+
+    async def reset(self, name: str, *, by: str = "api") -> bool:
+        """Set its limit to what files say, or to 10; False when nothing was said of it."""
+        return await Quotas(self._client.door).reset_limits(
+            "use_cases", limited_name("use_case", name), by=by
+        )
 
     async def get(self, name: str) -> UseCaseLimits:
         """What holds for a use case: 10 at once where nothing was set."""

@@ -11,8 +11,7 @@ import typer
 
 from jobd.cli.choosing import Chosen, option
 from jobd.cli.output import note
-from jobd.cli.queues import who
-from jobd.cli.session import call
+from jobd.cli.session import call, who
 from jobd.errors import ConfigError, JobdError
 from jobd.job import FINISHED, JobState
 

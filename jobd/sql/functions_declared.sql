@@ -126,3 +126,41 @@ begin
     return number;
 end
 $$;
+
+create or replace function jobd.reset_limits(place text, name text, by text default null) returns boolean
+language plpgsql volatile
+as $$
+-- The way back from what was set at run time: all limits of one of queues, tenants, kinds or use_cases are what code and files
+-- say of it, or none. A pause stays. False: nothing was ever said of it.
+#variable_conflict use_column
+declare
+    owners jsonb;
+    none   jsonb := case reset_limits.place
+                        when 'queues' then '{"max_running": null, "rate": null, "burst": null, "fair": null, "weight": null}'
+                        when 'tenants' then '{"max_pending": null, "on_full": null, "exact": null, "max_running": null, "rate": null, "burst": null, "weight": null}'
+                        when 'kinds' then '{"key_limit": null, "ordered": null, "key_rate": null, "key_burst": null}'
+                        when 'use_cases' then '{"max_running": null}' end;
+begin
+    if none is null then
+        raise exception 'place = %: queues, tenants, kinds or use_cases', quote_nullable(left(reset_limits.place, 120))
+            using errcode = 'invalid_parameter_value';
+    end if;
+    select s.owners into owners
+      from (select jobd.declared_by_owner(q.declared, q.declared_by) as owners from jobd.queues q
+             where reset_limits.place = 'queues' and q.name = reset_limits.name
+            union all
+            select jobd.declared_by_owner(t.declared, t.declared_by) from jobd.tenants t
+             where reset_limits.place = 'tenants' and t.id = reset_limits.name
+            union all
+            select jobd.declared_by_owner(k.declared, k.declared_by) from jobd.kinds k
+             where reset_limits.place = 'kinds' and k.name = reset_limits.name
+            union all
+            select jobd.declared_by_owner(u.declared, u.declared_by) from jobd.use_cases u
+             where reset_limits.place = 'use_cases' and u.name = reset_limits.name) s;
+    if not found then
+        return false;
+    end if;
+    perform jobd.set_limits(reset_limits.place, reset_limits.name, none || jobd.declared_limits(owners), reset_limits.by);
+    return true;
+end
+$$;

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from jobd.door import Link
+from jobd.quotas import Quotas
 from tests.edges.command import in_database, jobd
 from tests.factories import make_job, make_worker
 
@@ -81,6 +82,29 @@ def test_the_limit_of_a_use_case(shell: str) -> None:
     assert "0 of 2" in jobd("use-cases", "list").out
     jobd("use-cases", "set", "labels", "--max-running", "none")
     assert listed("use-cases")["labels"]["max_running"] == 10
+
+
+def test_what_is_declared_otherwise_is_shown_and_brought_back(shell: str) -> None:
+    said: dict[str, dict[str, Any]] = {
+        "queues": {"mail": {"max_running": 10, "rate": "100/m"}},
+        "tenants": {"t1": {"max_pending": 100}},
+        "kinds": {"sync": {"key_limit": 2}},
+        "use_cases": {"labels": {"max_running": 7}},
+    }
+    in_database(shell, lambda link: Quotas(link).declare_limits("file:shop", said))
+    for group, name, words, otherwise, shown in (
+        ("queues", "mail", ("--max-running", 3), "max_running 10", "max_running 10, rate 100/m"),
+        ("tenants", "t1", ("--max-pending", "none"), "max_pending 100", "max_pending 100"),
+        ("kinds", "sync", ("--key-limit", 5), "key_limit 2", "key_limit 2"),
+        ("use-cases", "labels", ("--max-running", "none"), "max_running 7", "max_running 7"),
+    ):
+        assert otherwise not in jobd(group, "list").out
+        assert shown in jobd(group, "set", name, *words).out
+        head, row = jobd(group, "list").out.splitlines()
+        assert head.split()[-1] == "declared" and row.rstrip().endswith(otherwise)
+        assert "@" in jobd(group, "reset", name).out
+        assert otherwise not in jobd(group, "list").out
+        assert "nothing was ever said of" in jobd(group, "reset", "nowhere", code=1).err
 
 
 @pytest.mark.parametrize(

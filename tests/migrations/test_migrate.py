@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (12, "8afcca38c6eb2b69")
+FUNCTIONS = (12, "ae4a0ca8c5518184")
 
 
 if TYPE_CHECKING:

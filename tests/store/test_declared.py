@@ -10,7 +10,9 @@ import pytest
 
 from jobd.client import Client
 from jobd.door import Link
-from jobd.limits import Kinds, Queues
+from jobd.errors import Refused
+from jobd.fleet import QueueUnknown
+from jobd.limits import Kinds, Queues, Tenants, UseCases
 from jobd.quotas import Quotas
 from tests.factories import query
 
@@ -163,3 +165,38 @@ async def test_what_was_put_down_for_one_owner_is_still_that_ones(door: Link, qu
     assert await quotas.declare_limits("file:other", {}) == 0
     assert await quotas.declare_limits("file:shop", {}) == 1
     assert (await queues.get("mail")).max_running is None
+
+
+async def test_the_way_back_is_to_what_is_declared(quotas: Quotas, queues: Queues):
+    await quotas.declare_limits("file:shop", MAIL)
+    await quotas.declare_limits("file:other", {"queues": {"mail": {"weight": 2}}})
+    await queues.set("mail", max_running=None, rate="5/s", burst=3, fair=True, paused=True)
+    assert (await queues.get("mail")).declared == {"max_running": 10, "rate": "100/m", "weight": 2}
+    await queues.reset("mail", by="kim")
+    found = await queues.get("mail")
+    assert (found.max_running, str(found.rate), found.burst, found.fair) == (10, "100/m", None, False)
+    assert (found.weight, found.changed_by, found.paused_at is not None) == (2, "kim", True)
+    with pytest.raises(QueueUnknown):
+        await queues.reset("nowhere")
+
+
+async def test_where_nothing_is_declared_a_reset_takes_all_limits_away(client: Client):
+    tenants, kinds, use_cases = Tenants(client), Kinds(client), UseCases(client)
+    places: list[tuple[Any, dict[str, Any]]] = [
+        (tenants, {"max_pending": 5, "on_full": "shed", "exact": False, "rate": "5/s", "burst": 2}),
+        (kinds, {"key_limit": 3, "key_rate": "5/s", "key_burst": 2}),
+        (use_cases, {"max_running": 3}),
+    ]
+    for each, limits in places:
+        assert not await each.reset("x")
+        await each.set("x", **limits)
+        assert await each.reset("x")
+    tenant, kind = await tenants.get("x"), await kinds.get("x")
+    assert (tenant.max_pending, tenant.on_full, tenant.exact, tenant.rate) == (None, "refuse", True, None)
+    assert (kind.key_limit, kind.key_rate, kind.key_burst) == (1, None, None)
+    assert (await use_cases.get("x")).max_running == 10
+
+
+async def test_there_is_nothing_else_to_reset(door: Link):
+    with pytest.raises(Refused, match="place = 'workers': queues, tenants, kinds or use_cases"):
+        await query(door, "select jobd.reset_limits('workers', 'x')")

@@ -329,6 +329,7 @@ def test_code_without_a_loop_sets_the_same(database_url: str):
         assert jobs.sync.queues.get("mail").max_running == 10
         jobs.sync.tenants.set("t1", max_pending=3)
         assert [each.id for each in jobs.sync.tenants.list()] == ["t1"]
+        assert jobs.sync.tenants.reset("t1") and jobs.sync.tenants.get("t1").max_pending is None
         assert jobs.sync.tenants.remove("t1")
         jobs.sync.kinds.set("sync", key_limit=3)
         assert jobs.sync.kinds.get("sync").key_limit == 3
