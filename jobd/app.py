@@ -238,7 +238,7 @@ class Jobs:
 
     @property
     def queues(self) -> Queues:
-        """Limits of queues at run time: set, get, list, drain."""
+        """Limits of queues at run time: set, reset, get, list, drain."""
         from jobd.limits import Queues
 
         return Queues(self.client)

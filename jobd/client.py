@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, Unpack
 from uuid import UUID
 
+from jobd.acts import Act, cancelling, deleting, moving, rescheduling, retrying
 from jobd.binding import dumped
 from jobd.bulk import Bulk
 from jobd.doors import BorrowedDoor, Door, OwnDoor, PoolDoor, caller_door
@@ -47,7 +48,7 @@ from jobd.reader import Reader
 from jobd.registry import Handler, Registry, check_name
 from jobd.standing import Explanation
 from jobd.store import Store
-from jobd.sweep import Act, Sweep, Tally, cancelling, deleting, moving, rescheduling, retrying
+from jobd.sweep import Sweep, Tally
 
 Kind = str | Callable[..., Any] | Handler
 

@@ -51,9 +51,13 @@ class ControlRoles:
         parts = self._parts
         link = parts.control_link()
 
+        undeclared = dict(parts.limits)
+
         async def declare() -> None:
-            for owner, said in parts.limits.items():
-                await Quotas(link).declare_limits(owner, said)
+            # Once, and not again as somebody else: a newer process may have said something else since.
+            for owner in list(undeclared):
+                await Quotas(link).declare_limits(owner, undeclared[owner])
+                del undeclared[owner]
 
         return Heartbeat(
             Store(link, on_key_lost=parts.key_lost),

@@ -204,12 +204,14 @@ class DrainTimeout(JobdError, TimeoutError):
 class CallTimeout(JobdError, TimeoutError):
     """A call did not end within its limit. Whether it took effect is unknown: repeat it with the same id."""
 
-    def __init__(self, what: str, seconds: float) -> None:
+    def __init__(
+        self, what: str, seconds: float, *, remedy: str = "look, or repeat it with the same id"
+    ) -> None:
         self.what = what
         self.seconds = seconds
         super().__init__(
             f"{what} did not end within {seconds:g} s (setting call_timeout); "
-            "whether it took effect is unknown: look, or repeat it with the same id"
+            f"whether it took effect is unknown: {remedy}"
         )
 
 

@@ -49,7 +49,7 @@ class SweepOptions(Filters, total=False):
     """What a call on many jobs may say besides."""
 
     limit: int | None
-    """At most so many jobs, in the order of their ids: the oldest of their time first."""
+    """At most so many jobs: those that have ended first, day by day, and then by id, so by age."""
     dry_run: bool
     """Count only."""
     by: str

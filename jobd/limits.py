@@ -45,6 +45,11 @@ class Queues:
         """Set limits of a queue, also of one that nobody serves yet. Raises ConfigError, HandlerError."""
         await set_queue(Quotas(self._client.door), name, limits, by=by)
 
+    async def reset(self, name: str, *, by: str = "api") -> None:
+        """Set its limits to what code and files say, or to none. A pause stays. Raises QueueUnknown."""
+        if not await Quotas(self._client.door).reset_limits("queues", check_name("queue", name), by=by):
+            raise QueueUnknown(name)
+
     async def get(self, name: str) -> QueueLimits:
         """What holds for a queue, and how many of its jobs run. Raises QueueUnknown."""
         found = await Quotas(self._client.door).queues(name)
@@ -78,6 +83,10 @@ class Tenants:
         """Set limits of a tenant. Raises ConfigError."""
         await set_tenant(Quotas(self._client.door), id, limits, by=by)
 
+    async def reset(self, id: str, *, by: str = "api") -> bool:
+        """Set its limits to what files say, or to none; False when it had none."""
+        return await Quotas(self._client.door).reset_limits("tenants", limited_name("tenant", id), by=by)
+
     async def get(self, id: str) -> TenantLimits:
         """What holds for a tenant: no limit at all where nothing was set."""
         found = await Quotas(self._client.door).tenants(limited_name("tenant", id))
@@ -102,6 +111,10 @@ class Kinds:
         """Set limits of each key of a kind. Raises ConfigError, HandlerError."""
         await set_kind(Quotas(self._client.door), name, limits, by=by)
 
+    async def reset(self, name: str, *, by: str = "api") -> bool:
+        """Set its limits to what the code says, or to none; False when it had none."""
+        return await Quotas(self._client.door).reset_limits("kinds", check_name("kind", name), by=by)
+
     async def get(self, name: str) -> KindLimits:
         """What holds for each key of a kind: one at a time where nothing was set."""
         found = await Quotas(self._client.door).kinds(check_name("kind", name))
@@ -122,6 +135,12 @@ class UseCases:
         """Set the limit of a use case; None is 10 again. Raises ConfigError."""
         await set_use_case(Quotas(self._client.door), name, limits, by=by)
 
+    async def reset(self, name: str, *, by: str = "api") -> bool:
+        """Set its limit to what files say, or to 10; False when nothing was said of it."""
+        return await Quotas(self._client.door).reset_limits(
+            "use_cases", limited_name("use_case", name), by=by
+        )
+
     async def get(self, name: str) -> UseCaseLimits:
         """What holds for a use case: 10 at once where nothing was set."""
         found = await Quotas(self._client.door).use_cases(limited_name("use_case", name))
@@ -134,41 +153,50 @@ class UseCases:
 
 async def set_queue(quotas: Quotas, name: str, limits: Any, *, by: str) -> None:
     """See Queues.set."""
-    await _set(quotas.set_queue, check_name("queue", name), queue_limits(limits), by, "burst")
+    await _set(quotas.set_queue, check_name("queue", name), queue_limits(limits), by)
 
 
 async def set_tenant(quotas: Quotas, id: str, limits: Any, *, by: str) -> None:
     """See Tenants.set."""
-    await _set(quotas.set_tenant, limited_name("tenant", id), tenant_limits(limits), by, "burst")
+    await _set(quotas.set_tenant, limited_name("tenant", id), tenant_limits(limits), by)
 
 
 async def set_kind(quotas: Quotas, name: str, limits: Any, *, by: str) -> None:
     """See Kinds.set."""
-    await _set(quotas.set_kind, check_name("kind", name), kind_limits(limits), by, "key_burst")
+    await _set(quotas.set_kind, check_name("kind", name), kind_limits(limits), by)
 
 
 async def set_use_case(quotas: Quotas, name: str, limits: Any, *, by: str) -> None:
     """See UseCases.set."""
-    await _set(quotas.set_use_case, limited_name("use_case", name), use_case_limits(limits), by, "")
+    await _set(quotas.set_use_case, limited_name("use_case", name), use_case_limits(limits), by)
 
 
 class _Setting(Protocol):
     async def __call__(self, name: str, limits: Any, /, *, by: str | None) -> None: ...
 
 
-async def _set(set_limits: _Setting, name: str, limits: dict[str, Any], by: str, burst: str) -> None:
+async def _set(set_limits: _Setting, name: str, limits: dict[str, Any], by: str) -> None:
     if not limits:
         raise ConfigError("limits", None, "leave nothing to set; name one, such as max_running")
     try:
         await set_limits(name, limits, by=by)
     except Refused as refusal:
-        # The only rule that needs to know what was set before.
-        if limits.get(burst) is None:
-            raise
+        if named := _named(refusal, limits):
+            raise named from refusal
+        raise
+
+
+def _named(refusal: Refused, limits: dict[str, Any]) -> ConfigError | None:
+    """What is refused for what was set before, by the limit that was named now."""
+    if refusal.constraint == "burst_of_a_rate":
+        burst = "key_burst" if "key_burst" in limits else "burst"
         rate = burst.replace("burst", "rate")
-        raise ConfigError(
-            burst, limits[burst], f"belongs to a {rate}, and none is set; set both"
-        ) from refusal
+        return ConfigError(burst, limits.get(burst), f"belongs to a {rate}, and none is set; set both")
+    if refusal.constraint == "limit_of_an_ordered_key":
+        name, other = ("ordered", "key_limit") if limits.get("ordered") else ("key_limit", "ordered")
+        remedy = f"jobs of a key that run in order run one at a time, and {other} is set; take it away, too"
+        return ConfigError(name, limits[name], remedy)
+    return None
 
 
 async def drain(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,7 +19,7 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueLimits:
-    """What holds for a queue over all daemons; None is no limit."""
+    """What holds for a queue over all daemons; None is no limit. `declared` is what code and files say."""
 
     name: str
     max_running: int | None = None
@@ -31,6 +31,7 @@ class QueueLimits:
     paused_by: str | None = None
     changed_at: datetime | None = None
     changed_by: str | None = None
+    declared: Mapping[str, Any] = field(default_factory=dict)
     running: int = 0
 
 
@@ -48,6 +49,7 @@ class TenantLimits:
     weight: int = 1
     changed_at: datetime | None = None
     changed_by: str | None = None
+    declared: Mapping[str, Any] = field(default_factory=dict)
     running: int = 0
     pending: int | None = None
 
@@ -66,6 +68,7 @@ class KindLimits:
     key_burst: int | None = None
     changed_at: datetime | None = None
     changed_by: str | None = None
+    declared: Mapping[str, Any] = field(default_factory=dict)
     running: int = 0
     keys: int = 0
 
@@ -78,6 +81,7 @@ class UseCaseLimits:
     max_running: int = 10
     changed_at: datetime | None = None
     changed_by: str | None = None
+    declared: Mapping[str, Any] = field(default_factory=dict)
     running: int = 0
 
 
@@ -120,6 +124,11 @@ class Quotas:
         (row,) = await self.door.fetch(BLOCKS["declare_limits"], owner, json.dumps(declared))
         return int(row["number"])
 
+    async def reset_limits(self, place: str, name: str, *, by: str | None) -> bool:
+        """Take what was set at run time of one of queues, tenants, kinds, use_cases back; False: unknown."""
+        rows = await self.door.fetch(BLOCKS["reset_limits"], place, name, by)
+        return bool(rows[0]["found"])
+
     async def queues(self, name: str | None = None) -> list[QueueLimits]:
         """Every queue that is known, or this one."""
         return [_made(QueueLimits, row) for row in await self.door.fetch(BLOCKS["queues"], name)]
@@ -144,10 +153,12 @@ class Quotas:
 
 def _made(what: type[Row], row: Record) -> Row:
     values: dict[str, Any] = {}
-    for field in fields(what):  # type: ignore[arg-type]
-        if field.name in ("rate", "key_rate"):
+    for each in fields(what):  # type: ignore[arg-type]
+        if each.name in ("rate", "key_rate"):
             count = row["rate_count"]
-            values[field.name] = None if count is None else Rate(count, row["rate_period"])
+            values[each.name] = None if count is None else Rate(count, row["rate_period"])
+        elif each.name == "declared":
+            values[each.name] = json.loads(row["declared"])
         else:
-            values[field.name] = row["rate_burst" if field.name in ("burst", "key_burst") else field.name]
+            values[each.name] = row["rate_burst" if each.name in ("burst", "key_burst") else each.name]
     return what(**values)

@@ -17,7 +17,7 @@ from jobd.door import Executes, Record
 from jobd.errors import JobNotFound
 from jobd.job import Job, JobState
 from jobd.reasons import ended, reasons
-from jobd.selection import Selection
+from jobd.selection import Already, Selection
 from jobd.standing import Explanation, Standing
 from jobd.timetable import Outlook
 
@@ -84,6 +84,8 @@ class Page(NamedTuple):
     last: UUID | None
     ids: list[UUID]
     states: list[str]
+    running: int
+    """How many were not meant since they run, and would have been otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,14 +176,24 @@ class Reader:
         return [_job(row) for row in rows]
 
     async def extent(self) -> Sequence[Extent]:
-        """The live jobs and each day of the history, the oldest first."""
+        """Each day of the history, the oldest first, and the live jobs."""
         return [Extent(**row) for row in await self.door.fetch(BLOCKS["extent"])]
 
     async def matching(
-        self, selection: Selection, *, start: UUID, page: int, since: datetime | None, until: datetime
+        self,
+        selection: Selection,
+        *,
+        already: Already,
+        start: UUID,
+        page: int,
+        since: datetime | None,
+        until: datetime,
     ) -> Page:
         """Those that are meant among the next `page` live jobs by id, and enqueued within this time."""
-        rows = await self.door.fetch(BLOCKS["matching"], start, page, *_columns(selection), since, until)
+        left_out = (already.queue, already.asked, already.run_at, already.priority)
+        rows = await self.door.fetch(
+            BLOCKS["matching"], start, page, *_columns(selection), since, until, *left_out
+        )
         return Page(**rows[0])
 
     async def matching_past(
@@ -189,7 +201,7 @@ class Reader:
     ) -> Page:
         """The same among the next `page` jobs that ended within this time."""
         rows = await self.door.fetch(BLOCKS["matching_past"], start, page, *_columns(selection), since, until)
-        return Page(**rows[0])
+        return Page(**rows[0], running=0)
 
     async def audits(self, *, count: int = 100) -> Sequence[AuditEntry]:
         """The newest operations on many jobs first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from jobd.duration import format_duration
@@ -40,3 +40,14 @@ class Selection:
             "newer_than": None if self.newer_than is None else format_duration(self.newer_than),
         }
         return {name: value for name, value in told.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Already:
+    """Which of them are left out, since they are already as an operation would make them."""
+
+    queue: str | None = None
+    asked: bool = False
+    """Whether those are that were asked to stop."""
+    run_at: datetime | None = None
+    priority: int | None = None

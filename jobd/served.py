@@ -71,10 +71,11 @@ def declared_limits(jobs: Jobs, settings: Settings) -> dict[str, dict[str, dict[
     """What code and settings say of limits over all daemons, by owner, table and name."""
 
     def said(models: Mapping[str, BaseModel], names: Collection[str]) -> dict[str, dict[str, Any]]:
-        return {
+        limits = {
             key: {name: value for name in names if (value := getattr(model, name)) is not None}
             for key, model in models.items()
         }
+        return {key: said for key, said in limits.items() if said}
 
     return {
         f"file:{jobs.module}": {
@@ -83,7 +84,9 @@ def declared_limits(jobs: Jobs, settings: Settings) -> dict[str, dict[str, dict[
             "use_cases": said(settings.use_cases, UseCaseOptions.__annotations__.keys()),
         },
         jobs.owner: {
-            "kinds": {handler.kind: dict(handler.key_limits) for handler in jobs.registry if handler.keyed}
+            "kinds": {
+                handler.kind: dict(handler.key_limits) for handler in jobs.registry if handler.key_limits
+            }
         },
     }
 

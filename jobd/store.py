@@ -350,6 +350,11 @@ class Store:
         rows = await self.door.fetch(BLOCKS["prune_keys"], batch, now)
         return int(rows[0]["looked"])
 
+    async def prune_rates(self, *, batch: int, now: datetime | None = None) -> int:
+        """Forget rates that were spent until an hour ago or longer; return how many, at most `batch`."""
+        rows = await self.door.fetch(BLOCKS["prune_rates"], batch, now)
+        return int(rows[0]["gone"])
+
     async def prune(
         self, *, retention: timedelta, now: datetime | None = None
     ) -> list[tuple[str, bool | None]]:

@@ -11,21 +11,22 @@ and no longer meant. Jobs that were enqueued or ended after it began are left ou
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
 from uuid import UUID
 
+from jobd.acts import Act, Span
 from jobd.door import Executes
-from jobd.errors import PartitionMissing, Transient
+from jobd.errors import CallTimeout, PartitionMissing, Transient
 from jobd.fleet import Fleet
 from jobd.ids import uuid7
 from jobd.job import FINISHED, JobState
-from jobd.lifecycle import RUNNING, WAITING
 from jobd.reader import Extent, Page, Reader
 from jobd.selection import Selection
+from jobd.stride import Stride
 from jobd.sweeps import Moved, Sweeps
 
 # Where few match, more are looked at in one statement than may be changed by one.
@@ -34,92 +35,6 @@ DAY = timedelta(days=1)
 FIRST_ID, LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
 # What others have locked, or met us in a deadlock with, is tried again for two seconds.
 TRIES, PAUSE_SECONDS = 20, 0.1
-
-
-class Span(NamedTuple):
-    """From this moment on and before that one."""
-
-    since: datetime
-    until: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Act:
-    """What is done to jobs: to those that live, to those that have ended, or to both."""
-
-    verb: str
-    takes: frozenset[JobState]
-    unless_said: frozenset[JobState]
-    """The states that are meant where none is named."""
-    change: Mapping[str, Any] = field(default_factory=dict)
-    """What they get, for the audit."""
-    live: Callable[[Sweeps, Sequence[UUID], UUID, frozenset[JobState]], Awaitable[Moved]] | None = None
-    past: Callable[[Sweeps, Sequence[UUID], UUID, Span], Awaitable[Moved]] | None = None
-
-
-def cancelling(reason: str) -> Act:
-    """Waiting jobs end `cancelled`; the workers of running ones are asked to stop."""
-    return Act(
-        verb="cancel",
-        takes=WAITING | RUNNING,
-        unless_said=WAITING | RUNNING,
-        change={"reason": reason},
-        live=lambda sweeps, ids, audit_id, states: sweeps.cancel_many(
-            ids, asks=JobState.RUNNING in states, reason=reason, audit_id=audit_id
-        ),
-    )
-
-
-def retrying() -> Act:
-    """Jobs that have ended are `ready` again; dead ones, unless others are named."""
-    return Act(
-        verb="retry",
-        takes=FINISHED,
-        unless_said=frozenset({JobState.DEAD}),
-        past=lambda sweeps, ids, audit_id, span: sweeps.retry_many(
-            ids, since=span.since, until=span.until, audit_id=audit_id
-        ),
-    )
-
-
-def rescheduling(
-    *, run_at: datetime | None = None, priority: int | None = None, now: datetime | None = None
-) -> Act:
-    """Waiting jobs get another time, another priority, or both."""
-    change = {"run_at": run_at and run_at.isoformat(), "priority": priority}
-    return Act(
-        verb="reschedule",
-        takes=WAITING,
-        unless_said=WAITING,
-        change={name: value for name, value in change.items() if value is not None},
-        live=lambda sweeps, ids, audit_id, _: sweeps.reschedule_many(
-            ids, run_at=run_at, priority=priority, audit_id=audit_id, now=now
-        ),
-    )
-
-
-def moving(queue: str) -> Act:
-    """Waiting jobs go into another queue."""
-    return Act(
-        verb="move",
-        takes=WAITING,
-        unless_said=WAITING,
-        change={"queue": queue},
-        live=lambda sweeps, ids, audit_id, _: sweeps.move_many(ids, queue=queue, audit_id=audit_id),
-    )
-
-
-def deleting() -> Act:
-    """Jobs that do not run are gone. Tombstones stay, until their day is over."""
-    return Act(
-        verb="delete",
-        takes=WAITING | FINISHED,
-        unless_said=WAITING | FINISHED,
-        live=lambda sweeps, ids, audit_id, _: sweeps.delete_many(ids, audit_id=audit_id),
-        past=lambda sweeps, ids, audit_id, span: sweeps.delete_past(
-            ids, since=span.since, until=span.until, audit_id=audit_id
-        ),
-    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -137,6 +52,8 @@ class Tally:
     """Not retried, since another job holds their unique key."""
     busy: int = 0
     """Left out, since somebody else had them locked for long. Repeat it."""
+    running: int = 0
+    """Left out, since they run and the verb takes none that do: where no states were named."""
     looked: int = 0
     """How many jobs were looked at,"""
     extent: int = 0
@@ -158,6 +75,7 @@ class Sweep:
         sleep: Callable[[float], Awaitable[None]],
         limit: int | None = None,
         on_progress: Callable[[Tally], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_progress` is called after each page. `tally` is what it came to so far."""
         self._door = door
@@ -167,6 +85,7 @@ class Sweep:
         self._sleep = sleep
         self._limit = limit
         self._on_progress = on_progress
+        self._stride = Stride(BATCH, clock=clock)
         self._reader = Reader(door)
         self._sweeps = Sweeps(door)
         self.tally = Tally(verb=act.verb)
@@ -199,7 +118,8 @@ class Sweep:
         async def visit(page: Page, span: Span | None) -> None:
             start = 0
             while start < len(page.ids) and not self._full:
-                room = BATCH if self._limit is None else min(BATCH, self._limit - self.tally.jobs)
+                most = self._stride.size
+                room = most if self._limit is None else min(most, self._limit - self.tally.jobs)
                 self._found(page.states[start : start + room])
                 await self._move(page.ids[start : start + room], audit_id, span)
                 start += room
@@ -223,15 +143,23 @@ class Sweep:
             span = self._span(part)
             assert span is not None
             start: UUID | None = FIRST_ID
-            size = BATCH
+            size, longest = BATCH, LONG_PAGE
             while start is not None and not self._full:
-                page = await self._page(part, span, start, size)
+                try:
+                    page = await self._page(part, span, start, size)
+                except (CallTimeout, Transient):
+                    if size == 1:
+                        raise
+                    size = longest = size // 2
+                    continue
                 self.tally.looked += page.looked
+                if self._selection.states == self._act.unless_said:
+                    self.tally.running += page.running
                 await visit(page, None if part.day is None else span)
                 if self._on_progress is not None:
                     self._on_progress(self.tally)
                 start = _after(page.last) if page.looked == size else None
-                size = BATCH if len(page.ids) > page.looked / 10 else LONG_PAGE
+                size = min(longest, BATCH if len(page.ids) > page.looked / 10 else LONG_PAGE)
 
     def _span(self, part: Extent) -> Span | None:
         """When jobs of this part have to have been enqueued, or ended; None where none can be meant."""
@@ -244,25 +172,46 @@ class Sweep:
         return span if wanted & FINISHED and span.since < span.until else None
 
     async def _page(self, part: Extent, span: Span, start: UUID, size: int) -> Page:
-        look = self._reader.matching if part.day is None else self._reader.matching_past
-        return await look(self._selection, start=start, page=size, since=span.since, until=span.until)
+        if part.day is not None:
+            return await self._reader.matching_past(self._selection, start=start, page=size, **span._asdict())
+        already = self._act.already
+        return await self._reader.matching(
+            self._selection, already=already, start=start, page=size, **span._asdict()
+        )
 
     async def _move(self, ids: Sequence[UUID], audit_id: UUID, span: Span | None) -> None:
-        for attempt in range(TRIES):
-            try:
-                moved = await self._moved(ids, audit_id, span)
-            except Transient:
-                if attempt == TRIES - 1:
-                    raise
-            else:
+        for _ in range(TRIES):
+            busy: list[UUID] = []
+            while ids:
+                moved, ids = await self._move_some(ids, audit_id, span)
                 self.tally.jobs += moved.changed
                 self.tally.asked += moved.asked
                 self.tally.held += moved.held
-                ids = moved.busy
-            if not ids:
+                busy += moved.busy
+            if not busy:
                 return
+            ids = busy
             await self._sleep(PAUSE_SECONDS)
         self.tally.busy += len(ids)
+
+    async def _move_some(
+        self, ids: Sequence[UUID], audit_id: UUID, span: Span | None
+    ) -> tuple[Moved, Sequence[UUID]]:
+        """Move the first of them, as many as can be moved in time; return the rest, too."""
+        for attempt in range(TRIES):
+            some = ids[: self._stride.size]
+            try:
+                with self._stride.step(len(some)):
+                    return await self._moved(some, audit_id, span), ids[len(some) :]
+            except CallTimeout as timeout:
+                if len(some) == 1:
+                    remedy = "look at the audit and at the jobs, and repeat the operation"
+                    raise CallTimeout(timeout.what, timeout.seconds, remedy=remedy) from timeout
+            except Transient:
+                if attempt == TRIES - 1:
+                    raise
+            await self._sleep(PAUSE_SECONDS)
+        raise AssertionError("a batch of one either ends or raises")
 
     async def _moved(self, ids: Sequence[UUID], audit_id: UUID, span: Span | None) -> Moved:
         async def once() -> Moved:

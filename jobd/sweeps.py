@@ -1,18 +1,19 @@
 """The moves of many jobs at once, as calls: one method for each block of `sql/sweep.sql`.
 
-Each takes the ids of a batch, and says what became of it. Which jobs those are, and what to do about what
-stays, is the matter of `sweep`.
+Each takes the ids of a batch, and says what became of it; those that are in none of `states` by then
+are left alone. Which jobs those are, and what to do about what stays, is the matter of `sweep`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
 from jobd import sql
 from jobd.door import Executes, Record
+from jobd.job import JobState
 
 BLOCKS = sql.blocks("sweep")
 
@@ -44,26 +45,37 @@ class Sweeps:
         await self.door.fetch(BLOCKS["end_audit"], audit_id)
 
     async def cancel_many(
-        self, ids: Sequence[UUID], *, asks: bool, reason: str, audit_id: UUID, now: datetime | None = None
+        self,
+        ids: Sequence[UUID],
+        *,
+        states: Collection[JobState],
+        reason: str,
+        audit_id: UUID,
+        now: datetime | None = None,
     ) -> Moved:
-        """End those that wait; ask the workers of those that run to stop, if `asks`."""
-        return _moved(await self.door.fetch(BLOCKS["cancel_many"], ids, asks, reason, audit_id, now))
+        """End those that wait; ask the workers of those that run to stop."""
+        return _moved(await self.door.fetch(BLOCKS["cancel_many"], ids, [*states], reason, audit_id, now))
 
     async def reschedule_many(
         self,
         ids: Sequence[UUID],
         *,
+        states: Collection[JobState],
         run_at: datetime | None,
         priority: int | None,
         audit_id: UUID,
         now: datetime | None = None,
     ) -> Moved:
         """Give those that wait another time or priority."""
-        return _moved(await self.door.fetch(BLOCKS["reschedule_many"], ids, run_at, priority, audit_id, now))
+        return _moved(
+            await self.door.fetch(BLOCKS["reschedule_many"], ids, [*states], run_at, priority, audit_id, now)
+        )
 
-    async def move_many(self, ids: Sequence[UUID], *, queue: str, audit_id: UUID) -> Moved:
+    async def move_many(
+        self, ids: Sequence[UUID], *, states: Collection[JobState], queue: str, audit_id: UUID
+    ) -> Moved:
         """Put those that wait into another queue."""
-        return _moved(await self.door.fetch(BLOCKS["move_many"], ids, queue, audit_id))
+        return _moved(await self.door.fetch(BLOCKS["move_many"], ids, [*states], queue, audit_id))
 
     async def retry_many(
         self,
@@ -77,9 +89,11 @@ class Sweeps:
         """Put those that ended within this time back to `ready`."""
         return _moved(await self.door.fetch(BLOCKS["retry_many"], ids, since, until, audit_id, now))
 
-    async def delete_many(self, ids: Sequence[UUID], *, audit_id: UUID) -> Moved:
+    async def delete_many(
+        self, ids: Sequence[UUID], *, states: Collection[JobState], audit_id: UUID
+    ) -> Moved:
         """Remove those that wait."""
-        return _moved(await self.door.fetch(BLOCKS["delete_many"], ids, audit_id))
+        return _moved(await self.door.fetch(BLOCKS["delete_many"], ids, [*states], audit_id))
 
     async def delete_past(
         self, ids: Sequence[UUID], *, since: datetime, until: datetime, audit_id: UUID

@@ -188,6 +188,7 @@ class SyncQueues:
         self._client = Queues(client)
 
     set = blocking(Queues.set)
+    reset = blocking(Queues.reset)
     get = blocking(Queues.get)
     list = blocking(Queues.list)
     drain = blocking(Queues.drain)
@@ -200,6 +201,7 @@ class SyncTenants:
         self._client = Tenants(client)
 
     set = blocking(Tenants.set)
+    reset = blocking(Tenants.reset)
     get = blocking(Tenants.get)
     list = blocking(Tenants.list)
     remove = blocking(Tenants.remove)
@@ -212,6 +214,7 @@ class SyncKinds:
         self._client = Kinds(client)
 
     set = blocking(Kinds.set)
+    reset = blocking(Kinds.reset)
     get = blocking(Kinds.get)
     list = blocking(Kinds.list)
 
@@ -223,6 +226,7 @@ class SyncUseCases:
         self._client = UseCases(client)
 
     set = blocking(UseCases.set)
+    reset = blocking(UseCases.reset)
     get = blocking(UseCases.get)
     list = blocking(UseCases.list)
 

@@ -49,7 +49,8 @@ FILTERS: dict[str, Any] = {
 }
 CONDUCT: dict[str, Any] = {
     "limit": Annotated[
-        int | None, _bulk("--limit", "-n", metavar="N", min=1, help="At most so many, the oldest first.")
+        int | None,
+        _bulk("--limit", "-n", metavar="N", min=1, help="At most so many: ended ones first, by age."),
     ],
     "dry_run": Annotated[bool, _bulk("--dry-run", help="Only count them.")],
     "yes": Annotated[bool, _bulk("--yes", "-y", help="Do not ask.")],

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
-from jobd.cli.limits import ask, plain, rate_text, said
+from jobd.cli.limits import ask, back_to_declared, otherwise, plain, rate_text, said, show
 from jobd.cli.options import AsJson, DatabaseUrl
-from jobd.cli.output import print_fields, print_json, print_table
-from jobd.cli.queues import who
+from jobd.cli.output import print_json, print_table
+from jobd.cli.session import who
+
+Kind = Annotated[str, typer.Argument(metavar="KIND", help="The kind of job.")]
 
 
 def list_(as_json: AsJson = False, database_url: DatabaseUrl = None) -> None:
@@ -24,22 +26,23 @@ def list_(as_json: AsJson = False, database_url: DatabaseUrl = None) -> None:
         print_json([plain(row) for row in rows])
         return
     print_table(
-        ["kind", "of a key", "rate of a key", "running", "keys", "changed by"],
+        ["kind", "of a key", "rate of a key", "running", "keys", "changed by", "declared"],
         [
             (
                 row.name,
                 "one by one, in order" if row.ordered else f"{row.key_limit} at once",
                 *(rate_text(row.key_rate, row.key_burst), row.running, row.keys, row.changed_by or ""),
+                otherwise(row),
             )
             for row in rows
         ],
-        folding=("kind", "changed by"),
+        folding=("kind", "changed by", "declared"),
         empty="of no kind anything is said: jobs of one key run one at a time",
     )
 
 
 def set_(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="The kind of job.")],
+    kind: Kind,
     key_limit: Annotated[
         str | None,
         typer.Option("--key-limit", metavar="N|none", help="So many jobs of a key at once; none is 1."),
@@ -67,4 +70,14 @@ def set_(
     limits = said(key_limit=key_limit, ordered=ordered, key_rate=key_rate, key_burst=key_burst)
     ask(lambda quotas: set_kind(quotas, kind, limits, by=who()), database_url)
     (row,) = ask(lambda quotas: quotas.kinds(kind), database_url)
-    print_fields(plain(row).items())
+    show(row)
+
+
+def reset(kind: Kind, database_url: DatabaseUrl = None) -> None:
+    """Take what was set at run time back: its limits are those of the code again, or none.
+
+    \b
+    Example:
+      jobd kinds reset sync
+    """
+    back_to_declared("kinds", "kind", kind, database_url)

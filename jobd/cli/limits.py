@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from jobd.cli.session import call
+from jobd.cli.output import note, print_fields
+from jobd.cli.session import call, who
 from jobd.errors import ConfigError
+from jobd.quota_options import KindOptions, QueueOptions, TenantOptions, UseCaseOptions
 
 if TYPE_CHECKING:
     from jobd.door import Link
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
+LIMITS = {
+    name
+    for options in (QueueOptions, TenantOptions, KindOptions, UseCaseOptions)
+    for name in options.__annotations__
+}
 NUMBERS = ("max_running", "max_pending", "burst", "weight", "key_limit", "key_burst")
 
 MaxRunning = Annotated[
@@ -67,8 +74,9 @@ def ask(work: Callable[[Quotas], Awaitable[Answer]], database_url: str | None) -
     except ConfigError as error:
         if error.setting == "limits":
             raise ConfigError("limits", None, "leave nothing to set; see the verb's --help") from error
-        if error.setting in NUMBERS or error.setting.endswith("rate"):
-            raise ConfigError(option(error.setting), error.value, error.remedy) from error
+        if error.setting in LIMITS:
+            remedy = error.remedy.replace("None", "none")
+            raise ConfigError(option(error.setting), error.value, remedy) from error
         raise
 
 
@@ -79,6 +87,32 @@ def plain(limits: Any) -> dict[str, Any]:
         if row.get(name) is not None:
             row[name] = str(row[name])
     return row
+
+
+def otherwise(limits: Any) -> str:
+    """What code and files say of the limits that are others now: those were set at run time."""
+    row = plain(limits)
+    return ", ".join(f"{name} {said}" for name, said in sorted(limits.declared.items()) if row[name] != said)
+
+
+def back_to_declared(place: str, what: str, name: str, database_url: str | None) -> None:
+    """Take back what was set at run time, and show what holds; exits with 1 where nothing is known of it."""
+
+    async def back(quotas: Quotas) -> list[Any]:
+        found = await quotas.reset_limits(place, name, by=who())
+        return await getattr(quotas, place)(name) if found else []
+
+    rows = ask(back, database_url)
+    if not rows:
+        note(f"nothing was ever said of {what} {name}")
+        raise typer.Exit(1)
+    show(rows[0])
+
+
+def show(limits: Any) -> None:
+    """Print what holds, and what code and files say."""
+    told = ", ".join(f"{name} {said}" for name, said in sorted(limits.declared.items()))
+    print_fields((plain(limits) | {"declared": told}).items())
 
 
 def of(running: int, limit: int | None) -> str:

@@ -43,7 +43,7 @@ def cancel(
       jobd cancel --queue mail --kind newsletter --older-than 2d --dry-run
     """
     if not chosen.by_id("cancel"):
-        from jobd.sweep import cancelling
+        from jobd.acts import cancelling
 
         sweep(cancelling(reason), chosen, database_url=database_url)
         return
@@ -69,7 +69,7 @@ def retry(chosen: Chosen, database_url: DatabaseUrl = None) -> None:
       jobd retry --queue mail --limit 10
     """
     if not chosen.by_id("retry"):
-        from jobd.sweep import retrying
+        from jobd.acts import retrying
 
         sweep(retrying(), chosen, database_url=database_url)
         return
@@ -118,7 +118,7 @@ def reschedule(
         run_at = moment + parse_duration(delay, setting="--in")
 
     if not chosen.by_id("reschedule"):
-        from jobd.sweep import rescheduling
+        from jobd.acts import rescheduling
 
         sweep(rescheduling(run_at=run_at, priority=priority, now=moment), chosen, database_url=database_url)
         return
@@ -148,7 +148,7 @@ def move(
 
     check_name("queue", to)
     if not chosen.by_id("move"):
-        from jobd.sweep import moving
+        from jobd.acts import moving
 
         sweep(moving(to), chosen, database_url=database_url)
         return
@@ -173,7 +173,7 @@ def delete(chosen: Chosen, database_url: DatabaseUrl = None) -> None:
       jobd delete --kind ping --state succeeded --older-than 1d
     """
     if not chosen.by_id("delete"):
-        from jobd.sweep import deleting
+        from jobd.acts import deleting
 
         sweep(deleting(), chosen, database_url=database_url)
         return

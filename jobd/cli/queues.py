@@ -8,10 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobd.cli.limits import Burst, MaxRunning, RateText, ask, of, plain, rate_text, said
+from jobd.cli.limits import (
+    Burst,
+    MaxRunning,
+    RateText,
+    ask,
+    back_to_declared,
+    of,
+    otherwise,
+    plain,
+    rate_text,
+    said,
+    show,
+)
 from jobd.cli.options import AsJson, DatabaseUrl
-from jobd.cli.output import ago, local, note, print_fields, print_json, print_table
-from jobd.cli.session import call
+from jobd.cli.output import ago, local, note, print_json, print_table
+from jobd.cli.session import call, who
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -51,7 +63,7 @@ def list_(as_json: AsJson = False, database_url: DatabaseUrl = None) -> None:
         )
         return
     print_table(
-        ["queue", "ready", "scheduled", "running", "rate", "shares", "oldest ready", "paused"],
+        ["queue", "ready", "scheduled", "running", "rate", "shares", "oldest ready", "paused", "declared"],
         [
             (
                 *(depth.queue, depth.ready, depth.scheduled, of(depth.running, row.max_running)),
@@ -59,10 +71,11 @@ def list_(as_json: AsJson = False, database_url: DatabaseUrl = None) -> None:
                 f"since {local(depth.paused_at)} by {depth.paused_by or 'unknown'}"
                 if depth.paused_at
                 else "",
+                otherwise(row),
             )
             for depth, row in zip(depths, held, strict=True)
         ],
-        folding=("paused",),
+        folding=("paused", "declared"),
         empty="no queues: none was served or used yet",
     )
 
@@ -102,7 +115,7 @@ def set_(
     limits = said(max_running=max_running, rate=rate, burst=burst, fair=fair, weight=weight)
     ask(lambda quotas: set_queue(quotas, queue, limits, by=who()), database_url)
     (row,) = ask(lambda quotas: quotas.queues(queue), database_url)
-    print_fields(plain(row).items())
+    show(row)
 
 
 def drain(
@@ -190,12 +203,13 @@ def resume(queue: Name, database_url: DatabaseUrl = None) -> None:
     typer.echo(f"queue {queue} is served again")
 
 
-def who() -> str:
-    """Who pauses, for those who find the queue paused later."""
-    import getpass
-    import socket
+def reset(queue: Name, database_url: DatabaseUrl = None) -> None:
+    """Take what was set at run time back: its limits are those of files again, or none.
 
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (OSError, KeyError):  # a user without a name, as in containers
-        return socket.gethostname()
+    A pause stays.
+
+    \b
+    Example:
+      jobd queues reset mail
+    """
+    back_to_declared("queues", "queue", queue, database_url)

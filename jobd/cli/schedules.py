@@ -11,8 +11,7 @@ import typer
 
 from jobd.cli.options import AsJson, DatabaseUrl, instant
 from jobd.cli.output import brief, note, print_json, print_table
-from jobd.cli.queues import who
-from jobd.cli.session import call
+from jobd.cli.session import call, who
 from jobd.cli.terms import Anchor, Dst, Id, Seconds, When, Zone, occurs
 from jobd.errors import ScheduleNotFound
 

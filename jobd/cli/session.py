@@ -155,3 +155,14 @@ def _termination_unwinds() -> Iterator[None]:
 
 def _unwind(number: int, frame: object) -> NoReturn:
     sys.exit(128 + number)
+
+
+def who() -> str:
+    """Who is at the terminal, for those who find later what was changed."""
+    import getpass
+    import socket
+
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError):  # a user without a name, as in containers
+        return socket.gethostname()

@@ -11,15 +11,15 @@ import typer
 
 from jobd.cli.choosing import Chosen, option
 from jobd.cli.output import note
-from jobd.cli.queues import who
-from jobd.cli.session import call
+from jobd.cli.session import call, who
 from jobd.errors import ConfigError, JobdError
 from jobd.job import FINISHED, JobState
 
 if TYPE_CHECKING:
+    from jobd.acts import Act
     from jobd.door import Link
     from jobd.selection import Selection
-    from jobd.sweep import Act, Tally
+    from jobd.sweep import Tally
 
 DONE = {
     "cancel": "cancelled",
@@ -42,10 +42,12 @@ def sweep(act: Act, chosen: Chosen, *, database_url: str | None) -> None:
         meant = f"{act.verb} {_jobs(counted.jobs)}{_in_states(counted)}"
         if chosen.dry_run or not counted.jobs:
             typer.echo(f"would {meant}" if chosen.dry_run else f"{DONE[act.verb]} 0 jobs")
+            _tell_of_running(counted)
             return
         typer.confirm(f"{meant[0].upper()}{meant[1:]}?", abort=True)
     tally = call(lambda link: _go(link, act, selection, chosen, counts=False), database_url=database_url)
     typer.echo(_told(tally))
+    _tell_of_running(tally)
     if tally.held:
         note(f"{_jobs(tally.held)} stayed: another job holds their unique key")
     if tally.busy:
@@ -92,8 +94,15 @@ async def _go(link: Link, act: Act, selection: Selection, chosen: Chosen, *, cou
             return await (operation.count() if counts else operation.run())
         except (asyncio.CancelledError, JobdError):
             if operation.tally.jobs and not counts:
-                note(f"stopped: {_told(operation.tally)} so far; the same command goes on from there")
+                rest = f", with {chosen.limit - operation.tally.jobs:,} as --limit" if chosen.limit else ""
+                note(f"stopped: {_told(operation.tally)} so far; the same command{rest} goes on from there")
             raise
+
+
+def _tell_of_running(tally: Tally) -> None:
+    if tally.running:
+        again = "; those that get another attempt wait in their old queue" if tally.verb == "move" else ""
+        note(f"left {_jobs(tally.running)} that run{'s' if tally.running == 1 else ''}{again}")
 
 
 def _targets(act: Act) -> list[str]:

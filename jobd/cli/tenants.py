@@ -6,10 +6,22 @@ from typing import Annotated
 
 import typer
 
-from jobd.cli.limits import Burst, MaxRunning, RateText, ask, of, plain, rate_text, said
+from jobd.cli.limits import (
+    Burst,
+    MaxRunning,
+    RateText,
+    ask,
+    back_to_declared,
+    of,
+    otherwise,
+    plain,
+    rate_text,
+    said,
+    show,
+)
 from jobd.cli.options import AsJson, DatabaseUrl
-from jobd.cli.output import note, print_fields, print_json, print_table
-from jobd.cli.queues import who
+from jobd.cli.output import note, print_json, print_table
+from jobd.cli.session import who
 
 Id = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's id.")]
 
@@ -26,7 +38,7 @@ def list_(as_json: AsJson = False, database_url: DatabaseUrl = None) -> None:
         print_json([plain(row) for row in rows])
         return
     print_table(
-        ["tenant", "pending", "on full", "running", "rate", "weight", "changed by"],
+        ["tenant", "pending", "on full", "running", "rate", "weight", "changed by", "declared"],
         [
             (
                 row.id,
@@ -34,10 +46,11 @@ def list_(as_json: AsJson = False, database_url: DatabaseUrl = None) -> None:
                 "" if row.max_pending is None else row.on_full + ("" if row.exact else ", not exact"),
                 *(of(row.running, row.max_running), rate_text(row.rate, row.burst), row.weight),
                 row.changed_by or "",
+                otherwise(row),
             )
             for row in rows
         ],
-        folding=("tenant", "changed by"),
+        folding=("tenant", "changed by", "declared"),
         empty="no tenant has limits: `jobd tenants set` gives it some",
     )
 
@@ -78,11 +91,11 @@ def set_(
     )  # fmt: skip
     ask(lambda quotas: set_tenant(quotas, tenant, limits, by=who()), database_url)
     (row,) = ask(lambda quotas: quotas.tenants(tenant), database_url)
-    print_fields(plain(row).items())
+    show(row)
 
 
 def remove(tenant: Id, database_url: DatabaseUrl = None) -> None:
-    """Take all limits of a tenant away.
+    """Take all limits of a tenant away; those of a file are back when a daemon with it starts.
 
     \b
     Example:
@@ -95,3 +108,13 @@ def remove(tenant: Id, database_url: DatabaseUrl = None) -> None:
         typer.echo(f"tenant {tenant} has no limits any more")
     else:
         note(f"tenant {tenant} had no limits (`jobd tenants list`)")
+
+
+def reset(tenant: Id, database_url: DatabaseUrl = None) -> None:
+    """Take what was set at run time back: its limits are those of files again, or none.
+
+    \b
+    Example:
+      jobd tenants reset t1
+    """
+    back_to_declared("tenants", "tenant", tenant, database_url)

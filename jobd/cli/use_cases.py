@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
-from jobd.cli.limits import MaxRunning, ask, of, plain, said
+from jobd.cli.limits import MaxRunning, ask, back_to_declared, of, otherwise, plain, said, show
 from jobd.cli.options import AsJson, DatabaseUrl
-from jobd.cli.output import print_fields, print_json, print_table
-from jobd.cli.queues import who
+from jobd.cli.output import print_json, print_table
+from jobd.cli.session import who
+
+UseCase = Annotated[str, typer.Argument(metavar="USE_CASE", help="The use case.")]
 
 
 def list_(as_json: AsJson = False, database_url: DatabaseUrl = None) -> None:
@@ -24,15 +26,15 @@ def list_(as_json: AsJson = False, database_url: DatabaseUrl = None) -> None:
         print_json([plain(row) for row in rows])
         return
     print_table(
-        ["use case", "running", "changed by"],
-        [(row.name, of(row.running, row.max_running), row.changed_by or "") for row in rows],
-        folding=("use case", "changed by"),
+        ["use case", "running", "changed by", "declared"],
+        [(row.name, of(row.running, row.max_running), row.changed_by or "", otherwise(row)) for row in rows],
+        folding=("use case", "changed by", "declared"),
         empty="of no use case anything is said: 10 jobs of each run at once",
     )
 
 
 def set_(
-    use_case: Annotated[str, typer.Argument(metavar="USE_CASE", help="The use case.")],
+    use_case: UseCase,
     max_running: MaxRunning = None,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -47,4 +49,14 @@ def set_(
     limits = said(max_running=max_running)
     ask(lambda quotas: set_use_case(quotas, use_case, limits, by=who()), database_url)
     (row,) = ask(lambda quotas: quotas.use_cases(use_case), database_url)
-    print_fields(plain(row).items())
+    show(row)
+
+
+def reset(use_case: UseCase, database_url: DatabaseUrl = None) -> None:
+    """Take what was set at run time back: its limit is that of files again, or 10.
+
+    \b
+    Example:
+      jobd use-cases reset labels
+    """
+    back_to_declared("use_cases", "use case", use_case, database_url)

@@ -54,7 +54,7 @@ def _group(text: str) -> typer.Typer:
     )
 
 
-queue_verbs = _group("See, limit, pause, resume and drain queues.")
+queue_verbs = _group("See, limit, pause, resume, drain and reset queues.")
 tenant_verbs = _group("See and limit tenants.")
 kind_verbs = _group("See and limit what runs of a concurrency key.")
 use_case_verbs = _group("See and limit use cases.")
@@ -81,10 +81,11 @@ QUEUE_VERBS: list[Callable[..., None]] = [
     queues.pause,
     queues.resume,
     queues.drain,
+    queues.reset,
 ]
-TENANT_VERBS: list[Callable[..., None]] = [tenants.list_, tenants.set_, tenants.remove]
-KIND_VERBS: list[Callable[..., None]] = [kinds.list_, kinds.set_]
-USE_CASE_VERBS: list[Callable[..., None]] = [use_cases.list_, use_cases.set_]
+TENANT_VERBS: list[Callable[..., None]] = [tenants.list_, tenants.set_, tenants.remove, tenants.reset]
+KIND_VERBS: list[Callable[..., None]] = [kinds.list_, kinds.set_, kinds.reset]
+USE_CASE_VERBS: list[Callable[..., None]] = [use_cases.list_, use_cases.set_, use_cases.reset]
 SCHEDULE_VERBS: list[Callable[..., None]] = [
     schedules.list_,
     terms.add,

@@ -26,7 +26,7 @@ NAME = "jobd"
 LEASE = timedelta(seconds=5)
 BEAT = 1.0
 DUTY_INTERVAL = 600.0
-# Rows of the schedules' history, and unique keys, that are forgotten in one go.
+# Rows of the schedules' history, unique keys, and spent rates, that are forgotten in one go.
 BATCH = 5000
 
 
@@ -128,4 +128,6 @@ class Leader:
             # There is more: after the next beat, so that a long backlog does not cost the lead.
             self._duties_at = 0.0
         if await self._store.prune_keys(batch=BATCH) == BATCH:
+            self._duties_at = 0.0
+        if await self._store.prune_rates(batch=BATCH) == BATCH:
             self._duties_at = 0.0

@@ -32,6 +32,7 @@ FUNCTIONS = (
     "functions_schedules",
     "functions_limits",
     "functions_quotas",
+    "functions_declared",
 )
 
 

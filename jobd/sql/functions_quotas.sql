@@ -93,7 +93,7 @@ begin
     end if;
     if rate_burst is not null and rate_count is null then
         raise exception '%burst = %: there is no rate that it could belong to; set both', case what when 'kind' then 'key_' else '' end, rate_burst
-            using errcode = 'invalid_parameter_value';
+            using errcode = 'invalid_parameter_value', constraint = 'burst_of_a_rate';
     end if;
 end
 $$;
@@ -105,6 +105,7 @@ as $$
 #variable_conflict use_column
 declare
     columns jsonb := jobd.limit_columns(limits, '{max_running,rate,burst,fair,weight,paused}');
+    after   jobd.queues;
 begin
     perform jobd.check_limited('queue', set_queue.name, null, null);
     insert into jobd.queues (name) values (set_queue.name) on conflict do nothing;
@@ -116,9 +117,11 @@ begin
                                                 when 'false' then null else q.paused_at end,
            paused_by = case columns -> 'paused' when 'true' then case when q.paused_at is null then coalesce(set_queue.by, session_user) else q.paused_by end
                                                 when 'false' then null else q.paused_by end,
-           changed_at = clock_timestamp(), changed_by = coalesce(set_queue.by, session_user)
-     where q.name = set_queue.name;
-    perform jobd.check_limited('queue', q.name, q.rate_count, q.rate_burst) from jobd.queues q where q.name = set_queue.name;
+           changed_at = case when columns - 'paused' <> '{}' then clock_timestamp() else q.changed_at end,
+           changed_by = case when columns - 'paused' <> '{}' then coalesce(set_queue.by, session_user) else q.changed_by end
+     where q.name = set_queue.name
+    returning q.* into after;
+    perform jobd.check_limited('queue', after.name, after.rate_count, after.rate_burst);
     perform pg_notify('jobd_limits', '');
 end
 $$;
@@ -130,6 +133,7 @@ as $$
 #variable_conflict use_column
 declare
     columns jsonb := jobd.limit_columns(limits, '{max_pending,on_full,exact,max_running,rate,burst,weight}');
+    after   jobd.tenants;
 begin
     perform jobd.check_limited('tenant', set_tenant.id, null, null);
     insert into jobd.tenants (id) values (set_tenant.id) on conflict do nothing;
@@ -138,8 +142,9 @@ begin
                = (select n.max_pending, n.on_full, n.exact, n.max_running, n.rate_count, n.rate_period, n.rate_burst, n.weight
                     from jsonb_populate_record(t, columns) n),
            changed_at = clock_timestamp(), changed_by = coalesce(set_tenant.by, session_user)
-     where t.id = set_tenant.id;
-    perform jobd.check_limited('tenant', t.id, t.rate_count, t.rate_burst) from jobd.tenants t where t.id = set_tenant.id;
+     where t.id = set_tenant.id
+    returning t.* into after;
+    perform jobd.check_limited('tenant', after.id, after.rate_count, after.rate_burst);
     perform pg_notify('jobd_limits', '');
 end
 $$;
@@ -159,6 +164,7 @@ as $$
 #variable_conflict use_column
 declare
     columns jsonb := jobd.limit_columns(limits, '{key_limit,ordered,key_rate,key_burst}');
+    after   jobd.kinds;
 begin
     perform jobd.check_limited('kind', set_kind.name, null, null);
     insert into jobd.kinds (name) values (set_kind.name) on conflict do nothing;
@@ -167,8 +173,13 @@ begin
                = (select n.key_limit, n.ordered, n.rate_count, n.rate_period, n.rate_burst
                     from jsonb_populate_record(k, columns) n),
            changed_at = clock_timestamp(), changed_by = coalesce(set_kind.by, session_user)
-     where k.name = set_kind.name;
-    perform jobd.check_limited('kind', k.name, k.rate_count, k.rate_burst) from jobd.kinds k where k.name = set_kind.name;
+     where k.name = set_kind.name
+    returning k.* into after;
+    perform jobd.check_limited('kind', after.name, after.rate_count, after.rate_burst);
+    if columns ?| '{key_limit,ordered}' and after.ordered and after.key_limit > 1 then
+        raise exception 'key_limit = %: jobs of a key that run in order run one at a time; leave it out, or ordered', after.key_limit
+            using errcode = 'invalid_parameter_value', constraint = 'limit_of_an_ordered_key';
+    end if;
     perform pg_notify('jobd_limits', '');
 end
 $$;
@@ -214,80 +225,5 @@ begin
     perform jobd.set_queue(resume_queue.name, '{"paused": false}', resume_queue.by);
     perform jobd.wake(array[resume_queue.name]);
     return true;
-end
-$$;
-
-create or replace function jobd.declare_limits(owner text, declared jsonb) returns integer
-language plpgsql volatile
-as $$
--- What code or a settings file says of limits: {"queues": {"mail": {"max_running": 10}}, "tenants": {}, ...}. A limit is set where
--- what is said of it differs from what was said last, so that what was changed at run time stays until then; one of
--- which nothing is said any more is taken away. Returns of how many queues, tenants and so on something was set.
-#variable_conflict use_column
-declare
-    place   record;
-    changes jsonb;
-    number  integer := 0;
-begin
-    -- Daemons that start together would otherwise meet in another's half of the work.
-    perform pg_advisory_xact_lock(1785684580, 6);
-    for place in
-        with said as (
-            select t.key as kind, n.key as name, n.value as limits
-              from jsonb_each(declare_limits.declared) t cross join jsonb_each(t.value) n
-        ), stood as (
-            select 'queues' as kind, q.name, q.declared, q.declared_by from jobd.queues q
-            union all select 'tenants', t.id, t.declared, t.declared_by from jobd.tenants t
-            union all select 'kinds', k.name, k.declared, k.declared_by from jobd.kinds k
-            union all select 'use_cases', u.name, u.declared, u.declared_by from jobd.use_cases u
-        )
-        select coalesce(n.kind, o.kind) as kind, coalesce(n.name, o.name) as name, n.limits,
-               coalesce(o.declared, '{}') as before
-          from said n full join stood o on o.kind = n.kind and o.name = n.name
-         where case when n.kind is null then o.declared_by = declare_limits.owner
-                    else coalesce(o.declared, '{}') <> n.limits or o.declared_by <> declare_limits.owner end
-         order by 1, 2
-    loop
-        select coalesce(jsonb_object_agg(c.key, c.value), '{}') into changes
-          from (select coalesce(n.key, o.key) as key, coalesce(n.value, 'null') as value
-                  from jsonb_each(place.limits) n full join jsonb_each(place.before) o on o.key = n.key
-                 where o.value is distinct from n.value) c;
-        -- A burst goes with its rate, whatever became of that at run time.
-        if changes ?| '{rate,burst}' then
-            changes := changes || jsonb_build_object('rate', place.limits -> 'rate', 'burst', place.limits -> 'burst');
-        elsif changes ?| '{key_rate,key_burst}' then
-            changes := changes || jsonb_build_object('key_rate', place.limits -> 'key_rate', 'key_burst', place.limits -> 'key_burst');
-        end if;
-        if changes <> '{}' then
-            number := number + 1;
-        end if;
-        case place.kind
-            when 'queues' then
-                if changes <> '{}' then
-                    perform jobd.set_queue(place.name, changes, declare_limits.owner);
-                end if;
-                update jobd.queues q set declared = place.limits, declared_by = case when place.limits is not null then declare_limits.owner end
-                 where q.name = place.name;
-            when 'tenants' then
-                if changes <> '{}' then
-                    perform jobd.set_tenant(place.name, changes, declare_limits.owner);
-                end if;
-                update jobd.tenants t set declared = place.limits, declared_by = case when place.limits is not null then declare_limits.owner end
-                 where t.id = place.name;
-            when 'kinds' then
-                if changes <> '{}' then
-                    perform jobd.set_kind(place.name, changes, declare_limits.owner);
-                end if;
-                update jobd.kinds k set declared = place.limits, declared_by = case when place.limits is not null then declare_limits.owner end
-                 where k.name = place.name;
-            else
-                if changes <> '{}' then
-                    perform jobd.set_use_case(place.name, changes, declare_limits.owner);
-                end if;
-                update jobd.use_cases u set declared = place.limits, declared_by = case when place.limits is not null then declare_limits.owner end
-                 where u.name = place.name;
-        end case;
-    end loop;
-    return number;
 end
 $$;

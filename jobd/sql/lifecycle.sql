@@ -525,3 +525,16 @@ with due as materialized (
     delete from jobd.unique_keys k where k.ctid = any (array(select place from due where not held))
 )
 select count(*)::int as looked from due
+
+-- name: prune_rates (batch, now)
+-- Forgets what of a rate was spent until an hour ago: a queue, tenant or key without a row has spent nothing. There is no index
+-- for it, which each claim under a rate would have to write. Returns how many rows that were.
+with over as materialized (
+    select r.ctid as place from jobd.rates r
+     where r.spent_until < coalesce($2::timestamptz, now()) - interval '1 hour'
+     limit $1::int
+       for update skip locked
+), gone as (
+    delete from jobd.rates r where r.ctid = any (array(select place from over)) returning r.scope
+)
+select count(*)::int as gone from gone

@@ -23,7 +23,7 @@ select * from jobd.all_jobs
  order by id desc limit $6::int
 
 -- name: extent ()
--- What there is to look through: the live jobs (`day` is null) and each day of the history, with a guess at how many
+-- What there is to look through: each day of the history and the live jobs (`day` is null), with a guess at how many
 -- rows those are, made as the planner makes it; and the time now.
 select statement_timestamp() as now,
        case when c.relname ~ '^job_history_\d{8}$'
@@ -33,17 +33,17 @@ select statement_timestamp() as now,
   from pg_catalog.pg_class c
   left join pg_catalog.pg_inherits i on i.inhrelid = c.oid
  where c.oid = 'jobd.jobs'::regclass or i.inhparent = 'jobd.job_history'::regclass
- order by 2 nulls first
+ order by 2 nulls last
 
--- name: matching (start, page, queues, kinds, states, tenants, use_cases, tags, error_types, error, since, until)
+-- name: matching (start, page, queues, kinds, states, tenants, use_cases, tags, error_types, error, since, until, queue, asked, run_at, priority)
 -- Looks at the next `page` live jobs by id, from `start` on, whatever else the table holds: how many those were, where
 -- they ended, and which of them match, with their states. Lists mean any of their members. `since` and `until`
--- bound when a job was enqueued; the error is that of its last attempt.
+-- bound when a job was enqueued; the error is that of its last attempt. Left out are jobs that are in `queue`, were asked to
+-- stop if `asked`, or have both this `run_at` and this `priority`; running ones that would match otherwise are counted.
 with looked as materialized (
     select j.id, j.state,
            ($3::text[] is null or j.queue = any ($3::text[]))
            and ($4::text[] is null or j.kind = any ($4::text[]))
-           and ($5::text[] is null or j.state = any ($5::text[]))
            and ($6::text[] is null or j.tenant_id = any ($6::text[]))
            and ($7::text[] is null or j.use_case = any ($7::text[]))
            and ($8::text[] is null or j.headers -> 'tags' ?| $8::text[])
@@ -54,15 +54,22 @@ with looked as materialized (
                             or substring(j.errors -> -1 ->> 'type' from '[^.]*$') = any ($9::text[]), false))
            and ($10::text is null
                 or strpos(lower(concat_ws(': ', j.errors -> -1 ->> 'type', j.errors -> -1 ->> 'message')),
-                          lower($10::text)) > 0) as matches
+                          lower($10::text)) > 0)
+           and ($13::text is null or j.queue <> $13::text)
+           and (not coalesce($14::bool, false) or j.cancel_requested_at is null)
+           and ($15::timestamptz is null and $16::int is null
+                or (j.run_at, j.priority) is distinct from (coalesce($15::timestamptz, j.run_at), coalesce($16::int, j.priority))) as fits
       from jobd.jobs j
      where j.id >= $1::uuid
      order by j.id limit $2::int
+), judged as (
+    select id, state, fits, fits and ($5::text[] is null or state = any ($5::text[])) as matches from looked
 )
 select count(*)::int as looked, (select id from looked order by id desc limit 1) as last,
        coalesce(array_agg(id order by id) filter (where matches), '{}') as ids,
-       coalesce(array_agg(state order by id) filter (where matches), '{}') as states
-  from looked
+       coalesce(array_agg(state order by id) filter (where matches), '{}') as states,
+       (count(*) filter (where fits and not matches and state = 'running'))::int as running
+  from judged
 
 -- name: matching_past (start, page, queues, kinds, states, tenants, use_cases, tags, error_types, error, since, until)
 -- The same for jobs that ended from `since` on and before `until`: a day, so that one partition is read. The

@@ -19,17 +19,17 @@ on conflict do nothing
 -- Put down that it came to its end.
 update jobd.audit a set ended_at = clock_timestamp() where a.id = $1::uuid
 
--- name: cancel_many (ids, asks, reason, audit_id, now)
--- scheduled | ready -> cancelled; running ones get the request instead, if `asks` says so. Those that were
+-- name: cancel_many (ids, states, reason, audit_id, now)
+-- scheduled | ready -> cancelled; running ones get the request instead, those of `states` each. Those that were
 -- asked before are left alone, and not counted.
 with there as materialized (
     select j.id from jobd.jobs j
      where j.id = any ($1::uuid[])
-       and (j.state in ('scheduled', 'ready') or $2::bool and j.cancel_requested_at is null)
+       and $2::text[] @> array[j.state] and (j.state in ('scheduled', 'ready') or j.cancel_requested_at is null)
 ), target as materialized (
     select j.id, j.state from jobd.jobs j
      where j.id = any (array(select id from there))
-       and (j.state in ('scheduled', 'ready') or $2::bool and j.cancel_requested_at is null)
+       and $2::text[] @> array[j.state] and (j.state in ('scheduled', 'ready') or j.cancel_requested_at is null)
      order by j.id
        for update skip locked
 ), gone as (
@@ -53,52 +53,52 @@ with there as materialized (
 select (select count(*) from target)::int as changed, (select count(*) from asked)::int as asked,
        array(select id from there except select id from target) as busy
 
--- name: reschedule_many (ids, run_at, priority, audit_id, now)
+-- name: reschedule_many (ids, states, run_at, priority, audit_id, now)
 -- scheduled | ready -> scheduled | ready, another time, another priority, or both. Those that have both already
 -- are left alone, and not counted.
 with there as materialized (
     select j.id from jobd.jobs j
-     where j.id = any ($1::uuid[]) and j.state in ('scheduled', 'ready')
-       and (j.run_at, j.priority) is distinct from (coalesce($2::timestamptz, j.run_at), coalesce($3::int, j.priority))
+     where j.id = any ($1::uuid[]) and $2::text[] @> array[j.state] and j.state in ('scheduled', 'ready')
+       and (j.run_at, j.priority) is distinct from (coalesce($3::timestamptz, j.run_at), coalesce($4::int, j.priority))
 ), target as materialized (
     select j.id from jobd.jobs j
-     where j.id = any (array(select id from there)) and j.state in ('scheduled', 'ready')
+     where j.id = any (array(select id from there)) and $2::text[] @> array[j.state] and j.state in ('scheduled', 'ready')
      order by j.id
        for no key update skip locked
 ), moved as (
     update jobd.jobs j
-       set run_at = coalesce($2::timestamptz, j.run_at), priority = coalesce($3::int, j.priority),
-           deadline_at = case when $2::timestamptz is null then j.deadline_at
-                              else $2::timestamptz + coalesce(j.delay_tolerance, '0') end,
-           state = case when $2::timestamptz is null then j.state
-                        when $2::timestamptz > coalesce($5::timestamptz, now()) then 'scheduled'
+       set run_at = coalesce($3::timestamptz, j.run_at), priority = coalesce($4::int, j.priority),
+           deadline_at = case when $3::timestamptz is null then j.deadline_at
+                              else $3::timestamptz + coalesce(j.delay_tolerance, '0') end,
+           state = case when $3::timestamptz is null then j.state
+                        when $3::timestamptz > coalesce($6::timestamptz, now()) then 'scheduled'
                         else 'ready' end
      where j.id = any (array(select id from target))
     returning j.state, j.queue
 ), counted as (
-    update jobd.audit a set jobs = a.jobs + (select count(*) from target) where a.id = $4::uuid
+    update jobd.audit a set jobs = a.jobs + (select count(*) from target) where a.id = $5::uuid
 ), woken as materialized (
     select jobd.wake(array_agg(distinct queue)) from moved where state = 'ready'
 )
 select (select count(*) from moved)::int as changed, array(select id from there except select id from target) as busy
   from woken
 
--- name: move_many (ids, queue, audit_id)
+-- name: move_many (ids, states, queue, audit_id)
 -- scheduled | ready -> scheduled | ready, in another queue. Those that are there already are left alone, and not
 -- counted.
 with there as materialized (
     select j.id from jobd.jobs j
-     where j.id = any ($1::uuid[]) and j.state in ('scheduled', 'ready') and j.queue <> $2::text
+     where j.id = any ($1::uuid[]) and $2::text[] @> array[j.state] and j.state in ('scheduled', 'ready') and j.queue <> $3::text
 ), target as materialized (
     select j.id from jobd.jobs j
-     where j.id = any (array(select id from there)) and j.state in ('scheduled', 'ready')
+     where j.id = any (array(select id from there)) and $2::text[] @> array[j.state] and j.state in ('scheduled', 'ready')
      order by j.id
        for no key update skip locked
 ), moved as (
-    update jobd.jobs j set queue = $2::text where j.id = any (array(select id from target))
+    update jobd.jobs j set queue = $3::text where j.id = any (array(select id from target))
     returning j.state, j.queue
 ), counted as (
-    update jobd.audit a set jobs = a.jobs + (select count(*) from target) where a.id = $3::uuid
+    update jobd.audit a set jobs = a.jobs + (select count(*) from target) where a.id = $4::uuid
 ), woken as materialized (
     select jobd.wake(array_agg(distinct queue)) from moved where state = 'ready'
 )
@@ -158,19 +158,19 @@ select (select count(*) from back)::int as changed,
        array(select id from there except select id from past) as busy
   from woken
 
--- name: delete_many (ids, audit_id)
+-- name: delete_many (ids, states, audit_id)
 -- scheduled | ready -> gone, without a trace.
 with there as materialized (
-    select j.id from jobd.jobs j where j.id = any ($1::uuid[]) and j.state in ('scheduled', 'ready')
+    select j.id from jobd.jobs j where j.id = any ($1::uuid[]) and $2::text[] @> array[j.state] and j.state in ('scheduled', 'ready')
 ), target as materialized (
     select j.id from jobd.jobs j
-     where j.id = any (array(select id from there)) and j.state in ('scheduled', 'ready')
+     where j.id = any (array(select id from there)) and $2::text[] @> array[j.state] and j.state in ('scheduled', 'ready')
      order by j.id
        for update skip locked
 ), gone as (
     delete from jobd.jobs j where j.id = any (array(select id from target)) returning j.id
 ), counted as (
-    update jobd.audit a set jobs = a.jobs + (select count(*) from target) where a.id = $2::uuid
+    update jobd.audit a set jobs = a.jobs + (select count(*) from target) where a.id = $3::uuid
 )
 select (select count(*) from gone)::int as changed, array(select id from there except select id from target) as busy
 

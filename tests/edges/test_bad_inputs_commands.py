@@ -157,6 +157,7 @@ REFUSED = {
     "command-schedule-kind": Command("schedules add s @daily no/op", ("kind", "'no/op'", "A-Z a-z 0-9")),
     "command-limit": Command("queues set mail --max-running ten", ("--max-running", "'ten'", "whole number")),
     "command-limit-rate": Command("queues set mail --rate 100/month", ("--rate", "'100/month'", '"100/m"')),
+    "command-limit-word": Command("tenants set t1 --on-full drop", ("--on-full", "'drop'", "'refuse'")),
     "command-limit-nothing": Command("queues set mail", ("limits", "--help")),
     "schedule-unknown": Command("schedules pause nightli", ("'nightli'", "jobd schedules list")),
     "queue-unknown": Command("queues resume imags", ("'imags'", "jobd queues list")),

@@ -40,6 +40,11 @@ def payload(**values: Any) -> Callable[[Jobs], Any]:
     return enqueue
 
 
+async def after_order(jobs: Jobs) -> None:
+    await jobs.kinds.set("sync", ordered=True)
+    await jobs.kinds.set("sync", key_limit=3)
+
+
 # What each error has to name: the limit, its value, and what would be right.
 REFUSED: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
     "limit-number": (queue(max_running=-1), ("max_running", "-1", "from 0")),
@@ -62,6 +67,7 @@ REFUSED: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
         lambda jobs: jobs.kinds.set("sync", ordered=True, key_limit=3),
         ("key_limit", "3", "leave it out"),
     ),
+    "key-order-before": (after_order, ("key_limit", "3", "ordered", "too")),
     "key-limit-of-handler": (handler(key_limit=0), ("key_limit", "'sync'", "0", "from 1")),
     "key-template-field": (handler(concurrency_key="user:{usr_id}"), ("'sync'", "{usr_id}", "{user_id}?")),
     "key-template-format": (handler(concurrency_key="{user_id:03}"), ("'{user_id:03}'", "a name alone")),

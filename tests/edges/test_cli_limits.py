@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from jobd.door import Link
+from jobd.quotas import Quotas
 from tests.edges.command import in_database, jobd
 from tests.factories import make_job, make_worker
 
@@ -83,6 +84,29 @@ def test_the_limit_of_a_use_case(shell: str) -> None:
     assert listed("use-cases")["labels"]["max_running"] == 10
 
 
+def test_what_is_declared_otherwise_is_shown_and_brought_back(shell: str) -> None:
+    said: dict[str, dict[str, Any]] = {
+        "queues": {"mail": {"max_running": 10, "rate": "100/m"}},
+        "tenants": {"t1": {"max_pending": 100}},
+        "kinds": {"sync": {"key_limit": 2}},
+        "use_cases": {"labels": {"max_running": 7}},
+    }
+    in_database(shell, lambda link: Quotas(link).declare_limits("file:shop", said))
+    for group, name, words, otherwise, shown in (
+        ("queues", "mail", ("--max-running", 3), "max_running 10", "max_running 10, rate 100/m"),
+        ("tenants", "t1", ("--max-pending", "none"), "max_pending 100", "max_pending 100"),
+        ("kinds", "sync", ("--key-limit", 5), "key_limit 2", "key_limit 2"),
+        ("use-cases", "labels", ("--max-running", "none"), "max_running 7", "max_running 7"),
+    ):
+        assert otherwise not in jobd(group, "list").out
+        assert shown in jobd(group, "set", name, *words).out
+        head, row = jobd(group, "list").out.splitlines()
+        assert head.split()[-1] == "declared" and row.rstrip().endswith(otherwise)
+        assert "@" in jobd(group, "reset", name).out
+        assert otherwise not in jobd(group, "list").out
+        assert "nothing was ever said of" in jobd(group, "reset", "nowhere", code=1).err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -93,7 +117,9 @@ def test_the_limit_of_a_use_case(shell: str) -> None:
         ("queues set mail --burst 5", "--burst = 5: belongs to a rate, and none is set; set both"),
         ("queues set mail --weight 0", "--weight = 0: must be a whole number from 1 to 1000"),
         ("queues set high/priority --weight 2", "queue 'high/priority' is no valid name"),
-        ("tenants set t1 --on-full drop", "on_full = 'drop': must be 'refuse', 'shed' or 'delay'"),
+        ("tenants set t1 --on-full drop", "--on-full = 'drop': must be 'refuse', 'shed' or 'delay'"),
+        ("queues set mail --max-running -7", "2147483647, or none for no limit"),
+        ("kinds set sync --ordered --key-limit 3", "--key-limit = 3: jobs of a key that run in order run"),
         ("kinds set sync --key-rate fast", "--key-rate = 'fast': is not a rate"),
         ("queues drain mail --timeout soon", "timeout = 'soon': is not a duration"),
     ],

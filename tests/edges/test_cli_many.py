@@ -94,6 +94,17 @@ def test_delete_by_filters_leaves_running_jobs(shell: str) -> None:
     assert states(shell) == {"running": 1}
 
 
+def test_running_jobs_that_stay_behind_are_told(shell: str) -> None:
+    make(shell, 2, queue="mail", state="running")
+    make(shell, queue="mail")
+    for words in (("--dry-run",), ()):
+        answer = jobd("move", "--queue", "mail", "--to", "slow", *words)
+        assert "left 2 jobs that run; those that get another attempt wait in their old queue" in answer.err
+    make(shell, kind="resize", state="running")
+    answer = jobd("delete", "--kind", "resize")
+    assert (answer.word, answer.err) == ("deleted 0 jobs", "left 1 job that runs\n")
+
+
 def test_a_dry_run_counts_by_state_and_changes_nothing(shell: str) -> None:
     make(shell, 2, queue="mail")
     make(shell, queue="mail", state="scheduled")

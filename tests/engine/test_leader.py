@@ -151,3 +151,16 @@ async def partitions(link: Link, *, before: datetime) -> list:
         " and to_date(right(relname, 8), 'YYYYMMDD') < $1::date",
         before.date(),
     )
+
+
+async def test_it_forgets_rates_that_were_spent_long_ago(
+    candidates: list[Candidate], link: Link, monkeypatch: pytest.MonkeyPatch
+):
+    # Fewer than there are, so that it goes on after the next beat.
+    monkeypatch.setattr(leader, "BATCH", 2)
+    text = "insert into jobd.rates (scope, name, spent_until)"
+    await query(link, f"{text} select 'key', n::text, now() - interval '2 h' from generate_series(1, 3) n")
+    await query(link, f"{text} values ('key', 'now', now())")
+    async with candidates[0].standing():
+        left = "select array_agg(name) from jobd.rates"
+        await eventually(lambda: scalar(link, left), until=lambda names: names == ["now"])

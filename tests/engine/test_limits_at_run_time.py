@@ -10,9 +10,12 @@ from collections import Counter
 import pytest
 
 from jobd import JobContext, Jobs
-from jobd.events import JobFinished
+from jobd.door import Link
+from jobd.events import JobFinished, LeaseLost, LeaseRenewed
+from jobd.quotas import Quotas
 from tests.engine.running import ran
-from tests.signals import expect
+from tests.factories import query
+from tests.signals import eventually, expect
 
 
 async def test_a_limit_that_is_set_holds_within_a_second_however_seldom_a_daemon_polls(jobs: Jobs):
@@ -84,6 +87,20 @@ async def test_what_was_changed_at_run_time_survives_a_start_with_the_same_setti
         found = await jobs.queues.get("mail")
         assert (found.max_running, found.rate) == (11, None)
         assert (await jobs.tenants.get("t1")).max_pending is None
+
+
+async def test_a_daemon_that_begins_anew_does_not_bring_its_old_limits_back(
+    jobs: Jobs, link: Link, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("JOBD_QUEUES", '{"mail": {"max_running": 10}}')
+    async with jobs.running(heartbeat="0.1s"):
+        await eventually(jobs.queues.list, until=lambda found: any(q.max_running == 10 for q in found))
+        # As a newer daemon of the same application would.
+        said = {"queues": {"mail": {"max_running": 20}}}
+        await Quotas(link).declare_limits(f"file:{jobs.module}", said)
+        async with expect(jobs.events, LeaseLost), expect(jobs.events, LeaseRenewed, count=3, timeout=20):
+            await query(link, "delete from jobd.workers")
+        assert (await jobs.queues.get("mail")).max_running == 20
 
 
 async def test_a_queue_of_weight_starts_more_and_starves_no_other(jobs: Jobs):

@@ -65,16 +65,17 @@ def assert_reads(reading: Reading, at_least: int, at_most: int) -> None:
 @pytest.mark.parametrize("where", ["the start", "the middle"])
 def test_a_page_of_live_jobs_is_what_is_read(jobs: Million, page: int, where: str):
     start = FIRST_ID if where == "the start" else jobs.ids("true", 1)[0]
-    arguments = {"start": start, "page": page, **FILTERS, "since": None, "until": "9999-01-01"}
+    already = {"queue": "q2", "asked": True, "run_at": None, "priority": 3}
+    arguments = {"start": start, "page": page, **FILTERS, "since": None, "until": "9999-01-01", **already}
     reading = jobs.explain(READING["matching"], arguments)
     # In the middle the table may end before the page does.
     assert_reads(reading, page if where == "the start" else 0, page)
 
 
 def moves(ids: list[UUID]) -> dict[str, dict[str, Any]]:
-    audit = {"ids": ids, "audit_id": WORKER}
+    audit = {"ids": ids, "states": ["scheduled", "ready"], "audit_id": WORKER}
     return {
-        "cancel_many": {**audit, "asks": True, "reason": "x"},
+        "cancel_many": {**audit, "states": ["scheduled", "ready", "running"], "reason": "x"},
         "reschedule_many": {**audit, "run_at": None, "priority": 9},
         "move_many": {**audit, "queue": "other"},
         "delete_many": audit,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from datetime import timedelta
 from typing import Any
@@ -81,9 +80,12 @@ async def test_a_queue_is_paused_and_resumed_by_the_same_call(door: Link, queues
     await queues.set("mail", paused=False)
     found = await queues.get("mail")
     assert (found.paused_at, found.paused_by) == (None, None)
+    # Who set the limits is another matter.
+    assert (found.changed_at, found.changed_by) == (None, None)
+    await queues.set("mail", max_running=3, by="ann")
     await fleet.pause("mail", by="kim")
     await fleet.resume("mail", by="lee")
-    assert (await queues.get("mail")).changed_by == "lee"
+    assert (await queues.get("mail")).changed_by == "ann"
 
 
 async def test_a_queue_that_nobody_knows_has_no_limits_to_get(queues: Queues):
@@ -174,10 +176,35 @@ async def test_jobs_of_a_key_in_order_run_one_at_a_time(client: Client):
         await Kinds(client).set("sync", ordered=True, key_limit=3)
 
 
+@pytest.mark.parametrize(
+    ("before", "then", "message"),
+    [
+        (
+            {"ordered": True},
+            {"key_limit": 3},
+            r"^key_limit = 3: jobs of a key that run in order run one at a",
+        ),
+        ({"key_limit": 3}, {"ordered": True}, r"^ordered = True: jobs of a key .* and key_limit is set"),
+    ],
+)
+async def test_that_holds_for_what_was_set_before_as_well(
+    client: Client, before: Any, then: Any, message: str
+):
+    kinds = Kinds(client)
+    await kinds.set("sync", **before)
+    held = await kinds.get("sync")
+    with pytest.raises(ConfigError, match=message):
+        await kinds.set("sync", **then)
+    assert await kinds.get("sync") == held
+    # Other limits of it can be set all the same, and both at once.
+    await kinds.set("sync", key_rate="10/s")
+    await kinds.set("sync", **(then | dict.fromkeys(before)))
+
+
 SQL = {
     "set_queue": '{"max_running": 2, "rate": "100/m", "burst": 7, "fair": true, "weight": 3, "paused": true}',
     "set_tenant": '{"max_pending": 5, "on_full": "delay", "exact": false, "max_running": 2, "rate": "5/2h"}',
-    "set_kind": '{"key_limit": 3, "ordered": true, "key_rate": "10/s", "key_burst": 2}',
+    "set_kind": '{"key_limit": 3, "ordered": false, "key_rate": "10/s", "key_burst": 2}',
     "set_use_case": '{"max_running": 3}',
 }
 
@@ -214,6 +241,7 @@ async def test_in_sql_the_same_is_said_as_json(door: Link, quotas: Quotas, funct
         ("set_tenant('', '{}')", "tenant = '': a text of 1 to 255 bytes"),
         ("set_tenant('x', '{\"on_full\": \"drop\"}')", "on_full = 'drop': refuse, shed or delay"),
         ("set_kind('x', '{\"key_burst\": 5}')", "key_burst = 5: there is no rate"),
+        ("set_kind('x', '{\"key_limit\": 3, \"ordered\": true}')", "key_limit = 3: jobs of a key that run"),
     ],
 )  # fmt: skip
 async def test_in_sql_a_bad_limit_is_refused_by_its_name(door: Link, call: str, message: str):
@@ -233,81 +261,6 @@ async def test_sql_reads_a_rate_as_python_does(door: Link, text: str):
     except ConfigError:
         expected = (None, None)
     assert (row["count"], row["period"]) == expected
-
-
-MAIL = {"queues": {"mail": {"max_running": 10, "rate": "100/m"}}}
-
-
-async def test_what_is_declared_holds_and_a_change_at_run_time_stays_until_that_changes(
-    quotas: Quotas, queues: Queues
-):
-    async def holds() -> tuple[int | None, str, bool]:
-        found = await queues.get("mail")
-        return found.max_running, str(found.rate), found.fair
-
-    assert await quotas.declare_limits("file:shop", MAIL) == 1
-    assert await holds() == (10, "100/m", False)
-    assert (await queues.get("mail")).changed_by == "file:shop"
-    await queues.set("mail", max_running=3, fair=True)
-    # Another start with the same file.
-    assert await quotas.declare_limits("file:shop", MAIL) == 0
-    assert await holds() == (3, "100/m", True)
-    # What the file says of something else leaves it alone, too.
-    await quotas.declare_limits("file:shop", {"queues": {"mail": {"max_running": 10, "rate": "9/s"}}})
-    assert await holds() == (3, "9/s", True)
-    await quotas.declare_limits("file:shop", {"queues": {"mail": {"max_running": 11, "rate": "9/s"}}})
-    assert await holds() == (11, "9/s", True)
-
-
-async def test_a_declared_burst_brings_its_rate_back(quotas: Quotas, queues: Queues):
-    await quotas.declare_limits("file:shop", {"queues": {"mail": {"rate": "10/s", "burst": 5}}})
-    await queues.set("mail", rate=None)
-    await quotas.declare_limits("file:shop", {"queues": {"mail": {"rate": "10/s", "burst": 6}}})
-    found = await queues.get("mail")
-    assert (str(found.rate), found.burst) == ("10/s", 6)
-    await quotas.declare_limits("file:shop", {"queues": {"mail": {"rate": "10/s"}}})
-    found = await queues.get("mail")
-    assert (str(found.rate), found.burst) == ("10/s", None)
-
-
-async def test_daemons_that_start_together_declare_without_a_deadlock(crowd: list[Link]):
-    said = {"queues": {f"q{n}": {"max_running": n} for n in range(20)}}
-    for _ in range(3):
-        await asyncio.gather(
-            *(Quotas(link).declare_limits(f"file:{n % 2}", said) for n, link in enumerate(crowd))
-        )
-    assert len(await Quotas(crowd[0]).queues()) == 20
-
-
-async def test_what_is_declared_no_more_is_taken_away_by_who_declared_it(quotas: Quotas, queues: Queues):
-    await quotas.declare_limits("file:shop", MAIL)
-    await queues.set("mail", weight=3)
-    await quotas.declare_limits("file:other", {"queues": {"bulk": {"max_running": 1}}})
-    await quotas.declare_limits("code:shop", {})
-    assert (await queues.get("mail")).max_running == 10
-    await quotas.declare_limits("file:shop", {"queues": {"mail": {"rate": "100/m"}}})
-    assert (await queues.get("mail")).max_running is None
-    await quotas.declare_limits("file:shop", {})
-    found = await queues.get("mail")
-    assert (found.rate, found.weight) == (None, 3)
-    assert (await queues.get("bulk")).max_running == 1
-
-
-async def test_all_that_can_be_limited_can_be_declared(quotas: Quotas):
-    said: dict[str, dict[str, Any]] = {
-        "queues": {"mail": {"fair": True}},
-        "tenants": {"t1": {"max_pending": 100}},
-        "kinds": {"sync": {"key_limit": 3}},
-        "use_cases": {"labels": {"max_running": 2}},
-    }
-    assert await quotas.declare_limits("file:shop", said) == 4
-    assert (await quotas.tenants())[0].max_pending == 100
-    assert (await quotas.kinds())[0].key_limit == 3
-    assert (await quotas.use_cases())[0].max_running == 2
-    assert await quotas.declare_limits("file:shop", {}) == 4
-    assert (await quotas.tenants())[0].max_pending is None
-    assert (await quotas.kinds())[0].key_limit == 1
-    assert (await quotas.use_cases())[0].max_running == 10
 
 
 async def test_a_limit_that_is_lowered_below_what_runs_stops_nothing(
@@ -376,6 +329,7 @@ def test_code_without_a_loop_sets_the_same(database_url: str):
         assert jobs.sync.queues.get("mail").max_running == 10
         jobs.sync.tenants.set("t1", max_pending=3)
         assert [each.id for each in jobs.sync.tenants.list()] == ["t1"]
+        assert jobs.sync.tenants.reset("t1") and jobs.sync.tenants.get("t1").max_pending is None
         assert jobs.sync.tenants.remove("t1")
         jobs.sync.kinds.set("sync", key_limit=3)
         assert jobs.sync.kinds.get("sync").key_limit == 3

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from jobd import sweep
+from jobd import acts, sweep
 from jobd.client import Client
 from jobd.door import Link, Record
 from jobd.errors import Transient
@@ -245,7 +245,7 @@ async def test_a_job_that_dies_again_at_once_is_retried_once(
 
     selection = Selection(states=frozenset({JobState.DEAD}))
     tally = await sweep.Sweep(
-        Dying(), sweep.retrying(), selection, who="me", sleep=asyncio.sleep, limit=None
+        Dying(), acts.retrying(), selection, who="me", sleep=asyncio.sleep, limit=None
     ).run()
     assert tally.jobs == 2
     assert [(await reader.get(id)).generation for id in ids] == [1, 1]
@@ -306,7 +306,7 @@ async def test_a_deadlock_is_tried_again(door: Link, reader: Reader):
             return await door.fetch(block, *args)
 
     selection = Selection(states=frozenset({JobState.READY}))
-    operation = sweep.Sweep(Deadlocking(), sweep.deleting(), selection, who="me", sleep=asyncio.sleep)
+    operation = sweep.Sweep(Deadlocking(), acts.deleting(), selection, who="me", sleep=asyncio.sleep)
     assert (await operation.run()).jobs == 2
     assert (await reader.audits())[0].jobs == 2
 

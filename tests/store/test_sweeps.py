@@ -22,6 +22,8 @@ from tests.store.conftest import Ear, Held
 DAY = timedelta(days=1)
 ENDED = ["succeeded", "cancelled", "dead"]
 WAITING = ["scheduled", "ready"]
+WAITS = frozenset({JobState.SCHEDULED, JobState.READY})
+LIVING = WAITS | {JobState.RUNNING}
 
 
 @pytest.fixture
@@ -44,12 +46,16 @@ def around() -> dict[str, datetime]:
 Act = Callable[[Sweeps, Sequence[UUID], UUID], Awaitable[Moved]]
 
 LIVE: dict[str, Act] = {
-    "cancel_many": lambda sweeps, ids, audit: sweeps.cancel_many(ids, asks=True, reason="x", audit_id=audit),
-    "reschedule_many": lambda sweeps, ids, audit: sweeps.reschedule_many(
-        ids, run_at=None, priority=9, audit_id=audit
+    "cancel_many": lambda sweeps, ids, audit: sweeps.cancel_many(
+        ids, states=LIVING, reason="x", audit_id=audit
     ),
-    "move_many": lambda sweeps, ids, audit: sweeps.move_many(ids, queue="other", audit_id=audit),
-    "delete_many": lambda sweeps, ids, audit: sweeps.delete_many(ids, audit_id=audit),
+    "reschedule_many": lambda sweeps, ids, audit: sweeps.reschedule_many(
+        ids, states=WAITS, run_at=None, priority=9, audit_id=audit
+    ),
+    "move_many": lambda sweeps, ids, audit: sweeps.move_many(
+        ids, states=WAITS, queue="other", audit_id=audit
+    ),
+    "delete_many": lambda sweeps, ids, audit: sweeps.delete_many(ids, states=WAITS, audit_id=audit),
 }
 PAST: dict[str, Act] = {
     "retry_many": lambda sweeps, ids, audit: sweeps.retry_many(ids, audit_id=audit, **around()),
@@ -150,7 +156,7 @@ async def test_a_job_cancelled_with_others_is_as_one_cancelled_alone(
     }  # fmt: skip
     alone = await ended_by(door, lambda id: store.cancel(id, reason="no"), **columns)
     with_others = await ended_by(
-        door, lambda id: sweeps.cancel_many([id], asks=False, reason="no", audit_id=audit_id), **columns
+        door, lambda id: sweeps.cancel_many([id], states=WAITS, reason="no", audit_id=audit_id), **columns
     )
     assert with_others == alone
     assert alone["reason"] == "no"
@@ -191,7 +197,9 @@ async def test_a_job_rescheduled_with_others_is_as_one_rescheduled_alone(
     run_at = None if shift is None else now + shift
     alone, other = await make_jobs(door, 2, state=state, delay_tolerance=5 * SECOND, run_at=now + 9 * SECOND)
     await store.reschedule(alone, run_at=run_at, priority=priority, now=now)
-    await sweeps.reschedule_many([other], run_at=run_at, priority=priority, audit_id=audit_id, now=now)
+    await sweeps.reschedule_many(
+        [other], states=WAITS, run_at=run_at, priority=priority, audit_id=audit_id, now=now
+    )
     told = [
         (job.state, job.run_at, job.deadline_at, job.priority)
         for job in (await reader.get(alone), await reader.get(other))
@@ -203,10 +211,10 @@ async def test_the_workers_of_running_jobs_are_asked_once(
     door: Link, sweeps: Sweeps, reader: Reader, ear: Ear, audit_id: UUID
 ):
     ids = await make_jobs(door, 2, state="running")
-    first = await sweeps.cancel_many(ids, asks=True, reason="stop", audit_id=audit_id)
+    first = await sweeps.cancel_many(ids, states=LIVING, reason="stop", audit_id=audit_id)
     assert (first.changed, first.asked) == (2, 2)
     asked_at = [(await reader.get(id)).cancel_requested_at for id in ids]
-    again = await sweeps.cancel_many(ids, asks=True, reason="again", audit_id=audit_id)
+    again = await sweeps.cancel_many(ids, states=LIVING, reason="again", audit_id=audit_id)
     assert (again.changed, again.busy) == (0, [])
     assert [(await reader.get(id)).cancel_requested_at for id in ids] == asked_at
     assert await scalar(door, "select array_agg(distinct cancel_reason) from jobd.jobs") == ["stop"]
@@ -217,8 +225,26 @@ async def test_running_jobs_are_left_alone_unless_they_are_meant(
     door: Link, sweeps: Sweeps, reader: Reader, audit_id: UUID
 ):
     id = await make_job(door, state="running")
-    assert (await sweeps.cancel_many([id], asks=False, reason="x", audit_id=audit_id)).changed == 0
+    assert (await sweeps.cancel_many([id], states=WAITS, reason="x", audit_id=audit_id)).changed == 0
     assert (await reader.get(id)).cancel_requested_at is None
+
+
+@pytest.mark.parametrize("found", WAITING)
+async def test_a_job_that_is_in_another_state_by_now_is_left_alone(
+    door: Link, sweeps: Sweeps, reader: Reader, audit_id: UUID, found: str
+):
+    """As one that ran when the page was read, and waits for another attempt now."""
+    id = await make_job(door, state=found)
+    before = await reader.get(id)
+    other: dict[str, Any] = {"states": LIVING - {JobState(found)}, "audit_id": audit_id}
+    for moved in (
+        await sweeps.cancel_many([id], reason="x", **other),
+        await sweeps.reschedule_many([id], run_at=None, priority=9, **other),
+        await sweeps.move_many([id], queue="other", **other),
+        await sweeps.delete_many([id], **other),
+    ):
+        assert moved[:2] == (0, [])
+    assert await reader.get(id) == before
 
 
 async def test_a_cancelled_job_of_a_queue_that_keeps_nothing_leaves_a_tombstone(
@@ -226,7 +252,7 @@ async def test_a_cancelled_job_of_a_queue_that_keeps_nothing_leaves_a_tombstone(
 ):
     await fleet.declare_queues(["pings"], ["nothing"], [None])
     pinged, other = await make_job(door, queue="pings"), await make_job(door)
-    await sweeps.cancel_many([pinged, other], asks=True, reason="x", audit_id=audit_id)
+    await sweeps.cancel_many([pinged, other], states=LIVING, reason="x", audit_id=audit_id)
     assert [(await reader.get(id)).kept for id in (pinged, other)] == [False, True]
     assert (await reader.get(pinged)).state is JobState.CANCELLED
 
@@ -236,10 +262,10 @@ async def test_a_job_that_is_claimed_meanwhile_is_busy_and_then_asked(
 ):
     id = await make_job(door)
     await Store(held).claim(await make_worker(door), rooms={"default": 1})
-    moved = await sweeps.cancel_many([id], asks=True, reason="x", audit_id=audit_id)
+    moved = await sweeps.cancel_many([id], states=LIVING, reason="x", audit_id=audit_id)
     assert (moved.changed, moved.busy) == (0, [id])
     await held.commit()
-    moved = await sweeps.cancel_many([id], asks=True, reason="x", audit_id=audit_id)
+    moved = await sweeps.cancel_many([id], states=LIVING, reason="x", audit_id=audit_id)
     assert (moved.changed, moved.asked) == (1, 1)
 
 
@@ -249,7 +275,9 @@ async def test_a_move_puts_jobs_where_workers_of_that_queue_wake_up(
     await make_worker(door, queues=["other"], sleeping_until=datetime.now(UTC) + 60 * SECOND)
     ready, scheduled = await make_job(door), await make_job(door, state="scheduled")
     before = await reader.get(scheduled)
-    assert (await sweeps.move_many([ready, scheduled], queue="other", audit_id=audit_id)).changed == 2
+    assert (
+        await sweeps.move_many([ready, scheduled], states=WAITS, queue="other", audit_id=audit_id)
+    ).changed == 2
     assert await ear.heard() == [("jobd_wake", "other")]
     after = await reader.get(scheduled)
     assert (after.queue, after.state, after.run_at) == ("other", before.state, before.run_at)
@@ -338,7 +366,7 @@ async def test_a_run_that_ends_while_its_job_is_asked_to_stop_is_still_written(
     door: Link, store: Store, sweeps: Sweeps, reader: Reader, held: Held, audit_id: UUID
 ):
     id = await make_job(door, state="running")
-    await Sweeps(held).cancel_many([id], asks=True, reason="x", audit_id=audit_id)
+    await Sweeps(held).cancel_many([id], states=LIVING, reason="x", audit_id=audit_id)
     ended = FinishedRun(id=id, claim_no=1, state=JobState.SCHEDULED, delay=SECOND)
     assert await held.commit_under(store.finish([ended])) == {id: JobState.CANCELLED}
 

@@ -194,7 +194,8 @@ def test_a_method_takes_what_its_block_takes(file: str, block: Block):
         "limited_rooms": {"limited"},
         "decisions": set(BLOCKS["fire"].parameters[3:-1]),
         "floors": {"floor_priorities", "floor_deadlines", "floor_ids"},
-        "selection": set(sql.blocks("reading")["matching"].parameters[2:-2]),
+        "selection": set(sql.blocks("reading")["matching_past"].parameters[2:-2]),
+        "already": set(sql.blocks("reading")["matching"].parameters[-4:]),
     }.items():
         if name in given:
             given = (given - {name}) | (parts & set(block.parameters))
