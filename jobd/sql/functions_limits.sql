@@ -25,6 +25,9 @@ as $$
            + least(starts * rate_period / rate_count, interval '1000 years')
 $$;
 
+-- It returned jobs.
+drop function if exists jobd.claim_governed(uuid, text[], integer[], text[], integer[], integer, integer, timestamptz);
+
 create or replace function jobd.claim_governed(
     worker_id    uuid,
     queues       text[],
