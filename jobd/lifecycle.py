@@ -134,6 +134,13 @@ class NotStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class Hopeless:
+    """The claim never became a run: it would not end by the deadline that drops it, which is so far off."""
+
+    left: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class KindUnknown:
     """This process has no handler for the kind; another, newer or older, may."""
 
@@ -157,6 +164,7 @@ Outcome = (
     | Discarded
     | Interrupted
     | NotStarted
+    | Hopeless
     | KindUnknown
     | Recorded
     | Lost
@@ -171,6 +179,7 @@ OUTCOMES: dict[type, str] = {
     Discarded: "discarded",
     Interrupted: "interrupted",
     NotStarted: "not_started",
+    Hopeless: "not_started",
     KindUnknown: "unknown_kind",
     Recorded: "succeeded",
     Lost: "stale",
@@ -217,6 +226,8 @@ def judge(
             return end(JobState.READY, reason, unburned=True)
         case NotStarted():
             return end(JobState.READY, unburned=True)
+        case Hopeless(left):
+            return later(left, "deadline", unburned=True)
         case KindUnknown():
             delay = UNKNOWN_KIND_DELAY * rng.uniform(1.0, 1.5)
             return later(delay, f"no handler for kind {claim.kind!r}", unburned=True)

@@ -155,8 +155,10 @@ class Executor:
             if run.closed:
                 continue
             waited = time.monotonic() - run.started
-            if waited > HOLD_LIMIT or self._judge.too_late(run.claim, waited):
-                self._let_go(run, life.NotStarted())
+            usual = slots.prefetch.usual(run.claim.kind)
+            unstarted = self._judge.unstarted(run.claim, waited, usual)
+            if waited > HOLD_LIMIT or unstarted is not None:
+                self._let_go(run, unstarted or life.NotStarted())
                 continue
             slots.held -= 1
             self._begin(run, waited)
@@ -264,11 +266,16 @@ class Executor:
         self.slots.busy -= 1
         self.slots.lasting -= run.lasts
         self.slots.give_back(run.claim)
-        self.slots.prefetch.learn(run.claim.kind, time.monotonic() - run.started)
+        self._learn(run.claim.kind, time.monotonic() - run.started, stopped=run.stop is not None)
         if not self._filling:
             # Not at once: the slots of all handlers that end in this turn of the loop are filled together.
             self._filling = True
             self._loop.call_soon(self._fill_and_tell)
+
+    def _learn(self, kind: str, seconds: float, *, stopped: bool) -> None:
+        """How long a run takes; one that was stopped would have taken longer."""
+        if not stopped or seconds > (self.slots.prefetch.usual(kind) or 0.0):
+            self.slots.prefetch.learn(kind, seconds)
 
     def _fill_and_tell(self) -> None:
         self._fill()

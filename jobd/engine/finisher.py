@@ -27,7 +27,7 @@ from jobd.errors import JobdError, PartitionMissing, Refused, Transient
 from jobd.events import EndRefused, Events, JobFinished, RunStale
 from jobd.fleet import Fleet
 from jobd.job import FinishedRun, JobState
-from jobd.lifecycle import OUTCOMES, NotStarted
+from jobd.lifecycle import OUTCOMES, WAITING, NotStarted
 from jobd.store import Store
 
 T = TypeVar("T")
@@ -254,8 +254,8 @@ class Finisher:
                 missing.append(ending)
                 continue
             self._holdings.drop(run)
-            if ending.outcome == NOT_STARTED and state is JobState.READY:
-                self._gave_back = True
+            if ending.outcome == NOT_STARTED and state in WAITING:
+                self._gave_back |= state is JobState.READY
             elif wanted:
                 claim = run.claim
                 told.append(

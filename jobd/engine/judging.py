@@ -48,9 +48,21 @@ class Judge:
         self._max_result = max_result
         self._rng = rng
 
-    def too_late(self, claim: Claimed, waited: float) -> bool:
-        """Whether the deadline that drops it passed while it waited here, for so many seconds."""
-        return waited >= _left(claim)
+    def unstarted(self, claim: Claimed, waited: float, usual: float | None) -> life.Outcome | None:
+        """Why not to begin after it waited here, for so many seconds; None: begin.
+
+        Its deadline that drops it passed meanwhile. Or it comes before the end of a run of the `usual`
+        length, which would be stopped there and have taken a slot from one that can make it; unless the
+        job never had the time.
+        """
+        left = _left(claim) - waited
+        if left <= 0:
+            return life.NotStarted()
+        if usual is None or left >= usual or claim.delay_tolerance is None:
+            return None
+        if claim.delay_tolerance.total_seconds() < 2 * usual:
+            return None
+        return life.Hopeless(timedelta(seconds=left))
 
     def seconds(self, claim: Claimed, handler: Handler, waited: float = 0.0) -> float:
         """The time limit of one attempt that begins after it waited here; policy `drop` also ends it at

@@ -28,6 +28,10 @@ class Prefetch:
         mean = self._seconds.get(kind)
         self._seconds[kind] = seconds if mean is None else mean + (seconds - mean) * NEWEST
 
+    def usual(self, kind: str) -> float | None:
+        """How many seconds a run of this kind takes; None: not seen yet."""
+        return self._seconds.get(kind)
+
     def expect(self, kinds: Collection[str]) -> None:
         """The last claim brought these kinds: the next one probably does, too."""
         known = [self._seconds.get(kind) for kind in kinds]

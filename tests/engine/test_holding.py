@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -19,6 +19,7 @@ from tests.engine.hands import Hands, hands_on, turn
 from tests.factories import make_worker, query, scalar
 from tests.signals import eventually, expect
 
+HOUR = timedelta(hours=1)
 RUNNING = "select count(*) from jobd.jobs where state = 'running'"
 
 
@@ -260,6 +261,30 @@ async def test_a_held_job_does_not_start_after_the_deadline_that_drops_it(databa
         await in_states(hands, stuck="succeeded", late="ready")
         assert hands.began == ["stuck"]
         assert (await hands.store.expire(batch=10)).total() == 1
+
+
+@pytest.mark.parametrize(
+    "tolerance, begun",
+    [(2 * HOUR, False), (timedelta(minutes=100), True)],
+    ids=["it had time", "it never had"],
+)
+async def test_a_job_that_would_be_stopped_at_its_deadline_does_not_begin(
+    database_url: str, tolerance: timedelta, begun: bool
+):
+    async with hands_on(database_url, total=1) as hands:
+        hands.slots.prefetch.learn("waits", HOUR.total_seconds())
+        run_at = datetime.now(UTC) - tolerance + HOUR / 2
+        await hands.make("late", deadline_policy="drop", delay_tolerance=tolerance, run_at=run_at)
+        hands.executor.start(await hands.claim())
+        if begun:
+            await began(hands, "late")
+            hands.end("late")
+        else:
+            row = (await in_states(hands, late="scheduled"))["late"]
+            assert (row["attempt"], row["errors"]) == (0, "[]")
+            assert hands.began == []
+            later = datetime.now(UTC) + HOUR
+            assert (await hands.store.expire(batch=10, now=later)).total() == 1
 
 
 @pytest.mark.usefixtures("patient")

@@ -18,6 +18,7 @@ from jobd.lifecycle import (
     Cancelled,
     Discarded,
     Failed,
+    Hopeless,
     Interrupted,
     KindUnknown,
     Lost,
@@ -43,6 +44,7 @@ ONE_OF_EACH: list[Outcome] = [
     Discarded("useless"),
     Interrupted("shutdown"),
     NotStarted(),
+    Hopeless(SECOND),
     KindUnknown(),
     Recorded(),
     Lost(),
@@ -114,6 +116,17 @@ def test_stopping_is_the_end():
 def test_an_interruption_burns_no_attempt(attempt: int):
     run = verdict(Interrupted("shutdown"), attempt=attempt)
     assert told(run) == (JobState.READY, "shutdown", None, True, None, None)
+
+
+def test_what_cannot_end_by_its_deadline_waits_for_it_unburned():
+    assert told(verdict(Hopeless(SECOND), attempt=1)) == (
+        JobState.SCHEDULED,
+        "deadline",
+        SECOND,
+        True,
+        None,
+        None,
+    )
 
 
 @pytest.mark.parametrize("attempt", [1, 99])
