@@ -16,6 +16,7 @@ WORKLOADS = (
     "schedules",
     "limits",
     "fairness",
+    "deadlines",
 )
 QUICK_SECONDS = 300
 
@@ -54,6 +55,7 @@ class Sizes:
     flood_jobs: int = 100_000
     zipf_jobs: int = 100_000
     idle_batches: int = 20
+    deadlines_seconds: float = 5
     pairs: int = 10
 
 
@@ -81,6 +83,7 @@ QUICK = Sizes(
     flood_jobs=20_000,
     zipf_jobs=50_000,
     idle_batches=10,
+    deadlines_seconds=2,
     pairs=0,
 )
 

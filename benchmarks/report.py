@@ -70,6 +70,12 @@ COLUMNS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("p99_ms", "its wait p99 ms", ",.1f"),
         ("jain", "Jain's index", ".3f"),
     ),
+    "deadlines": (
+        ("jobs", "jobs", ",.0f"),
+        ("best", "begun in time at best", ",.0f"),
+        ("ended", "ended in time", ",.0f"),
+        ("of_best", "part of the best", ".2f"),
+    ),
     "growth": (
         ("few_us", "us a job with few", ",.1f"),
         ("many_us", "us a job with many", ",.1f"),

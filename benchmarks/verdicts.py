@@ -281,6 +281,13 @@ def verdicts(results: Results) -> list[Verdict]:
             "fairness: a claim beside 9,900 idle tenants within 1.5x",
             at_most(1.5, results.walk("fairness idle")),
         ),
+        *(
+            (
+                f"deadlines: ended in time at load {load}, at least 0.9 of what could begin in time",
+                by_medians(value_at_least(0.9, median("deadlines", "of_best", f"load {load}"))),
+            )
+            for load in ("1.2", "2")
+        ),
     ]
     return [Verdict(bar, measured, judgement) for bar, (measured, judgement) in judged]
 

@@ -197,11 +197,12 @@ class Store:
         suspects: int,
         suspect_from: int,
         now: datetime | None = None,
-    ) -> list[Claimed]:
+    ) -> list[UUID]:
         """Claim ready jobs under limits that count over all daemons, at most `rooms[queue]` of each queue.
 
         Of each kind in `kind_rooms` at most that many; of jobs that were there `suspect_from` times when a
-        worker died at most `suspects`.
+        worker died at most `suspects`. Returns which: `claimed` reads them, so that a process which is slow
+        to read its jobs keeps no other from claiming.
         """
         rows = await self.door.fetch(
             BLOCKS["claim_governed"],
@@ -214,8 +215,7 @@ class Store:
             suspect_from,
             now,
         )
-        # Apart, so that a process that is slow to read its jobs keeps no other from claiming.
-        return await self.claimed(worker_id, [row["id"] for row in rows]) if rows else []
+        return [row["id"] for row in rows]
 
     async def claimed(self, worker_id: UUID, ids: Sequence[UUID]) -> list[Claimed]:
         """What this worker claimed of these, in the order in which they shall start."""

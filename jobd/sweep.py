@@ -151,6 +151,7 @@ class Sweep:
                     if size == 1:
                         raise
                     size = longest = size // 2
+                    await self._sleep(PAUSE_SECONDS)
                     continue
                 self.tally.looked += page.looked
                 if self._selection.states == self._act.unless_said:

@@ -44,11 +44,16 @@ class Governing:
         # What each queue weighs beside the others of this process.
         self.weights: dict[str, int] = {}
         self._refreshed_at = -math.inf
+        # Whether the last turn asked.
+        self._fresh = False
+        # Claims in a row that brought nothing.
+        self._empty = 0
 
     async def refresh(self) -> None:
         """Ask again, if the last answer is older than that."""
         now = self._clock()
-        if now - self._refreshed_at < REFRESH_SECONDS:
+        self._fresh = now - self._refreshed_at >= REFRESH_SECONDS
+        if not self._fresh:
             return
         # Before it asks: who sets limits meanwhile has it asked once more.
         self._refreshed_at = now
@@ -70,8 +75,16 @@ class Governing:
     def __contains__(self, queue: str) -> bool:
         return queue in self._governed or self._keyed_until.get(queue, -math.inf) > self._clock()
 
+    def found(self, jobs: int) -> None:
+        """A claim under limits brought so many."""
+        self._empty = 0 if jobs else self._empty + 1
+
     @property
     def patience(self) -> float:
-        """How long to sleep at most when a claim brought nothing."""
+        """How long to sleep at most when a claim brought nothing; longer with each that does in a row."""
         looks = [each.beat or LOOK_SECONDS for each in self._governed.values() if each.waiting]
-        return max(min(*looks, LOOK_SECONDS), SHORTEST_LOOK_SECONDS) if looks else math.inf
+        if looks:
+            look = max(min(looks), SHORTEST_LOOK_SECONDS) * 2.0 ** min(max(self._empty - 1, 0), 10)
+            return min(look, LOOK_SECONDS)
+        # Jobs may have come since that answer, which shall not be believed for a whole poll interval.
+        return math.inf if self._fresh else REFRESH_SECONDS

@@ -77,6 +77,9 @@ class Producer:
         self._victims_wait = False
         self._suspect_ran = False
         self._floors = Floors()
+        # Claimed, and when, but not read yet.
+        self._unread: list[UUID] = []
+        self._unread_since = 0.0
         self.turned_at = time.monotonic()
 
     def wake(self) -> None:
@@ -209,14 +212,20 @@ class Producer:
 
     async def _claim_governed(self, worker_id: UUID, rooms: dict[str, int]) -> Counter[str]:
         """The same for what is under such limits."""
-        asked_at = time.monotonic()
-        claims = await self._store.claim_governed(
-            worker_id,
-            rooms=rooms,
-            kind_rooms=self._kind_rooms() | dict.fromkeys(self._resting(), 0),
-            suspects=0 if self._slots.suspects else 1,
-            suspect_from=self._slots.suspect_from,
-        )
+        if not self._unread:
+            self._unread_since = time.monotonic()
+            self._unread = await self._store.claim_governed(
+                worker_id,
+                rooms=rooms,
+                kind_rooms=self._kind_rooms() | dict.fromkeys(self._resting(), 0),
+                suspects=0 if self._slots.suspects else 1,
+                suspect_from=self._slots.suspect_from,
+            )
+            self._governing.found(len(self._unread))
+        # Where that fails they are read the next time.
+        asked_at = self._unread_since
+        claims = await self._store.claimed(worker_id, self._unread) if self._unread else []
+        self._unread = []
         self._suspect_ran |= any(claim.crashes >= self._slots.suspect_from for claim in claims)
         await self._start(claims, worker_id, asked_at)
         return Counter(claim.queue for claim in claims)

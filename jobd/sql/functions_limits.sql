@@ -61,8 +61,9 @@ declare
     deep       boolean := false;
     deeper     boolean;
     places     tid[];
-    -- Those that somebody else held.
+    -- Those that somebody else held, and that this claim took already.
     passed     tid[] := '{}';
+    rounds     integer := 0;
     taken      integer;
 begin
     perform pg_advisory_xact_lock(1785684580, 5);
@@ -107,7 +108,7 @@ begin
                  where r.queue = q.queue and r.state = 'ready' and r.crashes = 0
                    and r.concurrency_key is null and r.use_case is null
                    and r.kind <> all (full_kinds)
-                   and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
+                   and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
                  order by r.priority desc, r.deadline_at, r.id
                  limit case when not q.fair then q.look when deep then q.room else least(q.room, 100) end)
                union all
@@ -118,7 +119,7 @@ begin
                  where r.queue = q.queue and r.state = 'ready'
                    and (r.concurrency_key is not null or r.use_case is not null)
                    and r.kind <> all (full_kinds)
-                   and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
+                   and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
                  order by r.priority desc, r.deadline_at, r.id limit q.look)
                union all
                (select 'crashed', q.look,
@@ -128,7 +129,7 @@ begin
                  where r.queue = q.queue and r.state = 'ready' and r.crashes > 0
                    and r.concurrency_key is null and r.use_case is null
                    and r.kind <> all (full_kinds)
-                   and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
+                   and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
                  order by r.priority desc, r.deadline_at, r.id limit q.look)) c
     ), cut as materialized (
         -- Of what more waits than was looked at.
@@ -225,19 +226,45 @@ begin
                  from jobd.jobs r
                 where r.queue = h.queue and r.tenant_id = h.tenant_id and r.state = 'ready'
                   and r.kind <> all (full_kinds)
-                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
+                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
                 order by r.priority desc, r.deadline_at, r.id limit h.room) c
          where h.fair
-    ), more as materialized (
-        select c.*
+    ), slice as materialized (
+        -- The same where they do not take turns.
+        select h.room as most, c.*
           from share h cross join lateral (
                select r.ctid as place, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
                  from jobd.jobs r
                 where r.queue = h.queue and r.tenant_id = h.tenant_id and r.state = 'ready'
                   and r.kind <> all (full_kinds)
-                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
+                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
                 order by r.priority desc, r.deadline_at, r.id limit h.room) c
          where not h.fair
+    ), stuck as materialized (
+        -- Tenants of whom only jobs with a key or a use case were seen, which may all wait for one.
+        select f.queue, f.tenant_id
+          from (select s.queue, s.tenant_id, s.most, s.concurrency_key, s.use_case from slice s
+                union all
+                select h.queue, h.tenant_id, h.room, f.concurrency_key, f.use_case
+                  from share h join first f on f.queue = h.queue and f.tenant_id = h.tenant_id where h.fair) f
+         where deep
+         group by f.queue, f.tenant_id, f.most
+        having count(*) >= f.most and bool_and(f.concurrency_key is not null or f.use_case is not null)
+    ), more as materialized (
+        select s.place, s.id, s.queue, s.kind, s.tenant_id, s.use_case, s.concurrency_key, s.crashes, s.priority, s.deadline_at
+          from slice s
+        union
+        select c.*
+          from stuck t join wanted w on w.queue = t.queue cross join lateral (
+               select f.* from (
+                      select r.ctid as place, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes,
+                             r.priority, r.deadline_at
+                        from jobd.jobs r
+                       where r.queue = t.queue and r.tenant_id = t.tenant_id and r.state = 'ready'
+                         and r.kind <> all (full_kinds)
+                         and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
+                       order by r.priority desc, r.deadline_at, r.id limit 2000) f
+                where f.concurrency_key is null and f.use_case is null limit w.room) c
         union
         -- No index knows who has no tenant: of those that stand a little further behind.
         select c.*
@@ -249,7 +276,7 @@ begin
                        where r.queue = d.queue and r.state = 'ready' and r.crashes = 0
                          and r.concurrency_key is null and r.use_case is null
                          and r.kind <> all (full_kinds)
-                         and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
+                         and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
                        order by r.priority desc, r.deadline_at, r.id limit 10000) f
                 where f.tenant_id is null limit d.room) c
          where d.fair or exists (select from jobd.tenants t where t.governed)
@@ -260,7 +287,7 @@ begin
                  from jobd.jobs r
                 where r.queue = k.queue and r.concurrency_key = k.key and r.state = 'ready'
                   and r.kind <> all (full_kinds)
-                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
+                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
                 order by r.priority desc, r.deadline_at, r.id
                 limit least(k.room, coalesce((select max(n.key_limit) from jobd.kinds n), 1))) c
          where k.key is not null
@@ -272,7 +299,7 @@ begin
                  from jobd.jobs r
                 where r.concurrency_key = k.key and r.state in ('scheduled', 'ready') and r.state = 'ready'
                   and r.queue = k.queue and r.kind <> all (full_kinds)
-                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
+                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
                 order by r.id limit 1) c
          where k.key is not null and exists (select from jobd.kinds n where n.ordered)
         union
@@ -282,7 +309,7 @@ begin
                  from jobd.jobs r
                 where r.queue = u.queue and r.use_case = u.use_case and r.state = 'ready'
                   and r.kind <> all (full_kinds)
-                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment)
+                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
                 order by r.priority desc, r.deadline_at, r.id limit u.room) c
          where u.use_case is not null
     ), found as (
@@ -298,7 +325,7 @@ begin
                     then least(case when k.ordered then 1 else coalesce(k.key_limit, 1) end - coalesce(r.number, 0),
                                case when k.rate_count is not null
                                     then jobd.tokens((select s.spent_until from jobd.rates s
-                                                       where s.scope = 'key' and s.name = f.concurrency_key),
+                                                       where s.scope = 'key' and s.name = f.kind || ' ' || f.concurrency_key),
                                                      k.rate_count, k.rate_period, k.rate_burst, moment) end) end as key_room,
                f.concurrency_key is not null and coalesce(k.ordered, false) as ordered,
                case when f.use_case is not null then coalesce(u.max_running, 10) - coalesce(c.number, 0) end as use_case_room,
@@ -323,7 +350,7 @@ begin
                f.key_room, f.use_case_room, f.tenant_room, f.kind_room,
                row_number() over (order by f.turn, f.priority desc, f.deadline_at, f.id) as turn
           from rated f
-         where least(f.key_room, f.use_case_room, f.tenant_room, f.kind_room, 1) > 0 and f.place <> all (passed)
+         where least(f.key_room, f.use_case_room, f.tenant_room, f.kind_room, 1) > 0
            -- In order: nobody before it is due, and nobody of its key is between two attempts; who is at work has its room.
            and case when f.ordered
                     then not exists (select from jobd.jobs o
@@ -440,21 +467,35 @@ begin
          cross join lateral (select n.id, n.rate_count, n.rate_period, n.rate_burst from jobd.tenants n
                               where n.id = c.tenant_id and n.rate_count is not null limit 1) n
         union all
-        select 'key', c.concurrency_key,
-               max(jobd.spent((select s.spent_until from jobd.rates s where s.scope = 'key' and s.name = c.concurrency_key), 0,
-                              k.rate_count, k.rate_period, k.rate_burst, moment))
-               + least(sum(c.starts * k.rate_period / k.rate_count), interval '1000 years')
-          from (select t.concurrency_key, t.kind, count(*) as starts from claimed t
-                 where t.concurrency_key is not null group by t.concurrency_key, t.kind) c
+        select 'key', c.name,
+               jobd.spent((select s.spent_until from jobd.rates s where s.scope = 'key' and s.name = c.name), c.starts,
+                          k.rate_count, k.rate_period, k.rate_burst, moment)
+          from (select t.kind, t.kind || ' ' || t.concurrency_key as name, count(*) as starts from claimed t
+                 where t.concurrency_key is not null group by 1, 2) c
           join jobd.kinds k on k.name = c.kind and k.rate_count is not null
-         group by c.concurrency_key
         on conflict (scope, name) do update set spent_until = excluded.spent_until
     )
     select c.id from claimed c;
     get diagnostics taken = row_count;
-    -- Behind what somebody else holds others may have room: once more, without it.
-    exit when taken = coalesce(cardinality(places), 0) or passed <> '{}';
-    passed := places;
+    -- Behind what somebody else holds others may have room: again, without it and all of the front that is held.
+    rounds := rounds + 1;
+    exit when taken = coalesce(cardinality(places), 0) or rounds = 3;
+    passed := passed || places;
+    places := array(
+        select f.place
+          from unnest(claim_governed.queues) as u (queue) cross join lateral (
+               (select r.ctid as place from jobd.jobs r
+                 where r.queue = u.queue and r.state = 'ready' and r.crashes = 0
+                   and r.concurrency_key is null and r.use_case is null
+                 order by r.priority desc, r.deadline_at, r.id limit 1000)
+               union all
+               (select r.ctid from jobd.jobs r
+                 where r.queue = u.queue and r.state = 'ready' and (r.concurrency_key is not null or r.use_case is not null)
+                 order by r.priority desc, r.deadline_at, r.id limit 1000)) f);
+    passed := passed || array(
+        select p.place from unnest(places) as p (place)
+        except
+        select f.place from (select r.ctid as place from jobd.jobs r where r.ctid = any (places) for update skip locked) f);
     end loop;
 end
 $$;

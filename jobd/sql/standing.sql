@@ -150,7 +150,7 @@ select j.id, j.state, j.queue, j.kind, j.tenant_id, j.use_case, j.concurrency_ke
   left join jobd.kinds k on k.name = j.kind
   left join jobd.rates qs on qs.scope = 'queue' and qs.name = j.queue
   left join jobd.rates ns on ns.scope = 'tenant' and ns.name = j.tenant_id
-  left join jobd.rates ks on ks.scope = 'key' and ks.name = j.concurrency_key
+  left join jobd.rates ks on ks.scope = 'key' and ks.name = j.kind || ' ' || j.concurrency_key
   left join jobd.rates ps on ps.scope = 'pending' and ps.name = j.tenant_id
   left join jobd.workers w on w.id = j.worker_id
   left join lateral (select r.id, r.state, r.run_at from jobd.jobs r

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.contestant import Failed
 from benchmarks.machine import Stat, cpu_seconds
 from benchmarks.options import parse
+from benchmarks.workloads.deadlines import met_by_earliest_deadline_first
 from benchmarks.workloads.drain import size_for
 from benchmarks.workloads.fairness import jain, zipf
 from benchmarks.workloads.latency import WARM_UP, Stamp, between, rate
@@ -42,6 +43,13 @@ def test_even_shares_have_the_index_one_and_one_that_has_all_one_of_their_number
     assert jain([3, 3, 3]) == pytest.approx(1)
     assert jain([9, 0, 0]) == pytest.approx(1 / 3)
     assert zipf(1100, 3) == [600, 300, 200]
+
+
+def test_at_best_the_earliest_deadline_goes_first_and_what_is_over_takes_no_slot():
+    jobs = [(0.0, 10.0), (0.5, 9.0), (0.6, 1.5), (0.7, 0.9)]
+    # One slot: the first, the third, the second; the fourth is over when the slot is free again.
+    assert met_by_earliest_deadline_first(jobs, slots=1, service=1.0) == 3
+    assert met_by_earliest_deadline_first(jobs, slots=4, service=1.0) == 4
 
 
 def test_the_offered_rate_is_that_of_the_calls_and_not_of_the_plan():

@@ -6,7 +6,6 @@ brings waits for a slot up to LONGEST_HOLD, as in `engine/prefetch.py`.
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ from uuid import UUID
 
 import pytest
 
+from benchmarks.workloads.deadlines import met_by_earliest_deadline_first
 from jobd.door import Link
 from jobd.engine.floors import Floors
 from jobd.fleet import Fleet
@@ -110,28 +110,6 @@ def arrivals(
         yield Arrival(at, rng.choice(tolerances) * rng.uniform(0.5, 1.5), uuid7())
 
 
-def met_by_earliest_deadline_first(jobs: list[Arrival], *, slots: int, service: float) -> int:
-    """How many deadlines a single queue in the order of deadlines meets, whose looks cost nothing."""
-    free, waiting, met = [0.0] * slots, list[tuple[float, float]](), 0
-    coming = iter([*sorted(jobs), None])
-    job = next(coming)
-    while job is not None or waiting:
-        now = heapq.heappop(free)
-        if not waiting and job is not None:
-            now = max(now, job.at)
-        while job is not None and job.at <= now:
-            heapq.heappush(waiting, (job.deadline, job.at))
-            job = next(coming)
-        while waiting and waiting[0][0] < now:
-            heapq.heappop(waiting)
-        if waiting:
-            heapq.heappop(waiting)
-            met += 1
-            now += service
-        heapq.heappush(free, now)
-    return met
-
-
 async def run(link: Link, jobs: list[Arrival], *, slots: int, service: float, seconds: float) -> Shop:
     await Fleet(link).ensure_partitions(now=BEGIN)
     shop = Shop(link, await make_worker(link, lease=timedelta(days=9_000)), slots=slots, service=service)
@@ -174,6 +152,8 @@ async def test_under_overload_drop_meets_nine_of_ten_that_could_be_met(link: Lin
     jobs = list(arrivals(rng, rate=load * slots / service, seconds=seconds, tolerances=[0.1, 0.5, 2]))
     shop = await run(link, jobs, slots=slots, service=service, seconds=seconds + 3)
     met = sum(shop.begun.get(job.id, 1e9) <= job.deadline for job in jobs)
-    possible = met_by_earliest_deadline_first(jobs, slots=slots, service=service)
+    possible = met_by_earliest_deadline_first(
+        [(job.at, job.deadline) for job in jobs], slots=slots, service=service
+    )
     assert 0.5 * len(jobs) < possible
     assert met >= 0.9 * possible

@@ -78,6 +78,27 @@ async def test_so_it_does_for_other_rates(door: Link, clock: Clock, said: str):
     assert ours.patience == pytest.approx(0.05)
 
 
+async def test_claims_that_bring_nothing_come_less_and_less_often(door: Link, clock: Clock):
+    await query(door, 'select jobd.set_queue(\'mail\', \'{"rate": "100/s", "burst": 1}\')')
+    await make_job(door, queue="mail")
+    ours = governing(door, clock)
+    await ours.refresh()
+    looks = []
+    for found in (1, 0, 0, 0, 0, 0, 0, 1):
+        ours.found(found)
+        looks.append(ours.patience)
+    assert looks == pytest.approx([0.01, 0.01, 0.02, 0.04, 0.08, 0.16, LOOK_SECONDS, 0.01])
+
+
+async def test_an_answer_of_before_is_not_believed_for_a_poll_interval(door: Link, clock: Clock):
+    ours = governing(door, clock)
+    await ours.refresh()
+    assert ours.patience == math.inf
+    clock.now += REFRESH_SECONDS / 2
+    await ours.refresh()
+    assert ours.patience == REFRESH_SECONDS
+
+
 async def test_of_a_paused_queue_nobody_waits(door: Link, clock: Clock):
     await make_job(door, queue="mail", concurrency_key="k")
     ours = governing(door, clock)

@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (12, "b6362001f6d03fff")
+FUNCTIONS = (12, "bf6e4b430b6ff4ae")
 
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ FILL = (
 
 async def governed(store: Store, worker: UUID, room: int = 10, **options: Any) -> list[Claimed]:
     given: dict[str, Any] = {"rooms": {"default": room}, "kind_rooms": {}, "suspects": 1, "suspect_from": 2}
-    return await store.claim_governed(worker, **given | options)
+    return await store.claimed(worker, await store.claim_governed(worker, **given | options))
 
 
 async def claimed(store: Store, worker: UUID, room: int = 10, **options: Any) -> list[UUID]:

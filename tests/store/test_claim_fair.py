@@ -10,7 +10,7 @@ import pytest
 from jobd.door import Link
 from jobd.store import Store
 from tests.factories import make_job, make_jobs, make_worker, query
-from tests.store.governed import FILL, finish, governed, limit
+from tests.store.governed import FILL, claimed, finish, governed, limit
 
 
 @pytest.fixture
@@ -116,3 +116,15 @@ async def test_in_a_fair_queue_a_tenants_other_keys_run_behind_a_long_backlog_of
     claims = await governed(store, worker, 20)
     assert len(claims) == 2
     assert other in {claim.id for claim in claims}
+
+
+@pytest.mark.parametrize("fair", [True, False])
+async def test_a_tenants_jobs_without_a_key_run_behind_its_long_backlog_of_one(
+    door: Link, store: Store, worker: UUID, fair: bool
+):
+    await limit(door, "queues", "default", fair=fair)
+    await limit(door, "tenants", "full", max_running=1)
+    await query(door, FILL.format(column="tenant_id", value="'full'"), 200)
+    await make_jobs(door, 300, tenant_id="t", concurrency_key="one")
+    ids = await make_jobs(door, 8, tenant_id="t")
+    assert {*ids} < {*await claimed(store, worker)}

@@ -327,3 +327,18 @@ async def test_the_slowest_rate_there_can_be_and_its_largest_burst(door: Link, s
     await query(door, "insert into jobd.rates values ('queue', 'default', '294000-01-01')")
     await make_jobs(door, 3)
     assert len(await governed(store, worker)) == 3
+
+
+async def test_the_rates_of_two_kinds_that_share_a_key_are_each_its_own(
+    door: Link, store: Store, worker: UUID
+):
+    await limit(door, "kinds", "slow", key_limit=100, rate_count=2, rate_period=3600 * SECOND)
+    await limit(door, "kinds", "quick", key_limit=100, rate_count=100, rate_period=SECOND, rate_burst=1)
+    for kind in ("slow", "quick"):
+        await make_jobs(door, 20, kind=kind, concurrency_key="k")
+    now, started = datetime.now(UTC), Counter[str]()
+    # The first claim, in which the slow ones come first, and ten more.
+    for n in range(11):
+        claims = await governed(store, worker, now=now + n * SECOND / 50)
+        started.update(claim.kind for claim in claims)
+    assert started == {"slow": 2, "quick": 10}

@@ -19,6 +19,7 @@ from jobd.quotas import QueueLimits, Quotas, TenantLimits
 from jobd.rate import Rate, parse_rate
 from jobd.store import Store
 from tests.factories import make_job, make_jobs, make_worker, query, scalar
+from tests.store.governed import governed
 
 
 @pytest.fixture
@@ -269,9 +270,7 @@ async def test_a_limit_that_is_lowered_below_what_runs_stops_nothing(
     worker = await make_worker(door)
 
     async def claim() -> list[Claimed]:
-        return await store.claim_governed(
-            worker, rooms={"default": 10}, kind_rooms={}, suspects=1, suspect_from=2
-        )
+        return await governed(store, worker)
 
     async def finish(claims: list[Claimed]) -> None:
         await store.succeed(

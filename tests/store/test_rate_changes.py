@@ -10,7 +10,6 @@ from uuid import UUID
 import pytest
 
 from jobd.door import Link
-from jobd.job import Claimed
 from jobd.quotas import Quotas
 from jobd.store import Store
 from tests.factories import SECOND, make_jobs, make_worker, query, scalar
@@ -34,7 +33,7 @@ def start(store: Store, worker: UUID) -> Callable[..., Awaitable[int]]:
     """Claims all that may start at this moment; how many those are."""
 
     async def claim(now: datetime | None = None) -> int:
-        claims: list[Claimed] = await store.claim_governed(
+        claims = await store.claim_governed(
             worker, rooms={"default": 1000}, kind_rooms={}, suspects=1, suspect_from=2, now=now
         )
         return len(claims)
