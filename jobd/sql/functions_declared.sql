@@ -35,24 +35,22 @@ begin
 end
 $$;
 
-create or replace function jobd.declared_changes(before jsonb, said jsonb, others jsonb) returns jsonb
+create or replace function jobd.declared_changes(before jsonb, now jsonb) returns jsonb
 language plpgsql immutable parallel safe
 as $$
--- What is to be set where an owner said this before and says that now: what is said no more is what others say of it, or nothing.
+-- What is to be set where all together said this before and say that now: null what nobody says any more.
 declare
     changes jsonb;
     pair    text[];
-    source  jsonb;
 begin
-    select coalesce(jsonb_object_agg(c.key, coalesce(c.value, declared_changes.others -> c.key, 'null')), '{}') into changes
+    select coalesce(jsonb_object_agg(c.key, coalesce(c.value, 'null')), '{}') into changes
       from (select coalesce(n.key, o.key) as key, n.value
-              from jsonb_each(said) n full join jsonb_each(before) o on o.key = n.key
+              from jsonb_each(now) n full join jsonb_each(before) o on o.key = n.key
              where o.value is distinct from n.value) c;
     -- These go together, whatever became of the other one at run time.
     foreach pair slice 1 in array '{{rate,burst},{key_rate,key_burst},{key_limit,ordered}}'::text[] loop
         if changes ?| pair then
-            source := case when said ?| pair then said else others end;
-            changes := changes || jsonb_build_object(pair[1], source -> pair[1], pair[2], source -> pair[2]);
+            changes := changes || jsonb_build_object(pair[1], now -> pair[1], pair[2], now -> pair[2]);
         end if;
     end loop;
     return changes;
@@ -77,9 +75,8 @@ create or replace function jobd.declare_limits(owner text, declared jsonb) retur
 language plpgsql volatile
 as $$
 -- What code or a settings file says of limits: {"queues": {"mail": {"max_running": 10}}, "tenants": {}, ...}. A limit is set where
--- what this owner says of it differs from what it said last, so that what was changed at run time stays until then; one of
--- which it says nothing any more is taken away. What it never spoke of is left alone: it may be another owner's. Returns of how
--- many queues, tenants and so on something was set.
+-- with this all owners together say something else than before, so that what was changed at run time stays until then; one of
+-- which nobody says anything any more is taken away. Returns of how many queues, tenants and so on something was set.
 #variable_conflict use_column
 declare
     place   record;
@@ -107,7 +104,7 @@ begin
          where s.limits <> s.before
          order by s.kind, s.name
     loop
-        changes := jobd.declared_changes(place.before, place.limits, jobd.declared_limits(place.owners - declare_limits.owner));
+        changes := jobd.declared_changes(jobd.declared_limits(place.owners), jobd.declared_limits(coalesce(place.owners_now, '{}')));
         if changes <> '{}' then
             number := number + 1;
             perform jobd.set_limits(place.kind, place.name, changes, declare_limits.owner);

@@ -118,10 +118,14 @@ async def test_who_says_nothing_of_a_limit_leaves_another_ones_alone(quotas: Quo
     assert (await queues.get("mail")).max_running is None
 
 
-async def test_of_two_that_say_different_things_the_last_change_counts(quotas: Quotas, queues: Queues):
+@pytest.mark.parametrize("first", ["file:a", "file:b"])
+async def test_of_two_that_say_different_things_the_later_name_counts_whoever_starts_first(
+    quotas: Quotas, queues: Queues, first: str
+):
     twenty = {"queues": {"mail": {"max_running": 20}}}
-    await quotas.declare_limits("file:a", MAIL)
-    await quotas.declare_limits("file:b", twenty)
+    said: dict[str, dict[str, dict[str, Any]]] = {"file:a": MAIL, "file:b": twenty}
+    for owner in sorted(said, key=lambda owner: owner != first):
+        await quotas.declare_limits(owner, said[owner])
     assert (await queues.get("mail")).max_running == 20
     # A start says nothing new.
     assert await quotas.declare_limits("file:a", MAIL) == 0
