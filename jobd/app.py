@@ -11,9 +11,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Unpack
 from uuid import UUID
 
-from jobd.client import Client, Kind
+from jobd.client import Client
 from jobd.declared import DeclaredSchedules
 from jobd.door import Database
+from jobd.enqueuer import Kind
 from jobd.errors import ConfigError, HandlerError
 from jobd.events import Events
 from jobd.filters import SweepOptions
