@@ -17,6 +17,7 @@ from uuid import UUID
 from jobd.binding import dumped
 from jobd.bulk import Bulk
 from jobd.doors import BorrowedDoor, Door, OwnDoor, PoolDoor, caller_door
+from jobd.entry import Entry
 from jobd.errors import ConfigError, HandlerError, TenantFull
 from jobd.events import Events, JobEnqueued, JobsTurnedAway
 from jobd.ids import IdSequence, uuid7
@@ -27,7 +28,6 @@ from jobd.payload import encode_payload
 from jobd.pool import Pool
 from jobd.portions import Portions
 from jobd.registry import Handler, Registry, check_name
-from jobd.store import Store
 
 Kind = str | Callable[..., Any] | Handler
 
@@ -105,16 +105,16 @@ class Enqueuer:
         plain = given is None and job.unique_key is None
         with self._told(job):
             if plain and job.tenant_id is None:
-                await Store(door).enqueue_new(job)
+                await Entry(door).enqueue_new(job)
                 enqueued = Enqueued(job.id, True)
-            elif plain and await Store(door).enqueue_of_tenant(job):
+            elif plain and await Entry(door).enqueue_of_tenant(job):
                 enqueued = Enqueued(job.id, True)
             elif (plain or given is not None) and connection is not None:
                 # A refusal would abort the caller's transaction; a savepoint costs two round trips.
                 async with door.all_or_nothing() as unit:
-                    enqueued = await Store(unit).enqueue(job)
+                    enqueued = await Entry(unit).enqueue(job)
             else:
-                enqueued = await Store(door).enqueue(job)
+                enqueued = await Entry(door).enqueue(job)
         self._tell(job, created=int(enqueued.created), shed=int(enqueued.shed))
         return enqueued
 
