@@ -1,5 +1,5 @@
 -- How jobs come in, where their life begins; lifecycle.sql goes on from there. enqueue and enqueue_many are functions
--- (functions.sql), so that every language has the same door. `now` is null in production; see lifecycle.sql.
+-- (functions.sql, functions_many.sql), so that every language has the same door. `now` is null in production; see lifecycle.sql.
 
 -- name: enqueue (kind, payload, queue, run_at, delay, priority, tenant_id, use_case, unique_key, concurrency_key, delay_tolerance, deadline_policy, max_attempts, backoff, timeout, headers, now, id, unique_for, on_conflict)
 -- nowhere -> scheduled | ready | dead. Returns the id that stands for the job, whether this call made it, or replaced
