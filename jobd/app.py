@@ -5,23 +5,24 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Unpack
 from uuid import UUID
 
-from jobd.binding import dumped
-from jobd.client import Client, Kind
+from jobd.client import Client
+from jobd.declared import DeclaredSchedules
 from jobd.door import Database
+from jobd.enqueuer import Kind
 from jobd.errors import ConfigError, HandlerError
 from jobd.events import Events
 from jobd.filters import SweepOptions
 from jobd.job import Enqueued, Job, JobState
 from jobd.options import EnqueueOptions, ManyOptions
-from jobd.payload import encode_payload
 from jobd.pool import Pool
-from jobd.registry import Function, Middleware, Registry
+from jobd.registry import Registry
+from jobd.resources import Resources
 from jobd.standing import Explanation
 
 if TYPE_CHECKING:
@@ -31,10 +32,7 @@ if TYPE_CHECKING:
     from jobd.settings import Settings
     from jobd.sweep import Tally
     from jobd.sync import SyncClient
-    from jobd.terms import ScheduleOptions
     from jobd.timetable import Terms
-
-Lifespan = Callable[[], AsyncIterator[Any]]
 
 
 class Jobs:
@@ -48,62 +46,21 @@ class Jobs:
         # Applications that share a database are told apart by where they make their Jobs.
         self.module = str(sys._getframe(1).f_globals.get("__name__", ""))
         self._settings: Settings | None = None
-        self._lifespans: list[Lifespan] = []
-        self._resources: dict[type, Any] = {}
         self._client: Client | None = None
         self._sync: SyncClient | None = None
         self._sync_lock = threading.Lock()
         self._opened = 0
-        self._schedules: dict[str, Terms] = {}
-        self.registry = Registry()
         self.events = Events()
+        self.registry = Registry()
+        self.resources = Resources()
+        self._declared = DeclaredSchedules(self.registry)
+        # What declares, by the names that decorate: each is explained where it is written.
         self.handler = self.registry.handler
-
-    # Declaring.
-
-    def middleware(self, function: Middleware) -> Middleware:
-        """Put `async def name(ctx, call_next)` around every run; the first declared is the outermost."""
-        return self.registry.middleware(function)
-
-    def cron(
-        self, when: str, *, id: str | None = None, payload: Any = None, **options: Unpack[ScheduleOptions]
-    ) -> Callable[[Function], Function]:
-        """Let the handler's job occur as a cron expression says; a plain function becomes a handler, too.
-
-        The schedule is put into the database when a daemon with the role `scheduler` starts, and paused when
-        a later version of the application no longer declares it. Its id is the handler's kind unless said.
-        Raises ConfigError, HandlerError.
-        """
-
-        # Reading expressions takes libraries that most imports of an application can do without.
-        from jobd.terms import terms, with_key
-
-        def declare(function: Function) -> Function:
-            handler = self.registry.of(function) or self.registry.add(function)
-            name = id or handler.kind
-            if name in self._schedules:
-                raise HandlerError(f"there is already a schedule {name!r}; give this one an id of its own")
-            queue = options.get("queue")
-            given: dict[str, Any] = {**options, "queue": handler.queue if queue is None else queue}
-            made = terms(
-                name,
-                when,
-                handler.kind,
-                owner=self.owner,
-                payload=encode_payload(dumped({} if payload is None else payload)),
-                may_be_over=True,
-                **given,
-            )
-            self._schedules[name] = with_key(made, handler)
-            return function
-
-        return declare
-
-    def every(
-        self, interval: str, *, id: str | None = None, payload: Any = None, **options: Unpack[ScheduleOptions]
-    ) -> Callable[[Function], Function]:
-        """Let the handler's job occur at an interval, like `15m`; see `cron`."""
-        return self.cron(f"every {interval}", id=id, payload=payload, **options)
+        self.middleware = self.registry.middleware
+        self.lifespan = self.resources.lifespan
+        self.resource = self.resources.resource
+        self.cron = self._declared.cron
+        self.every = self._declared.every
 
     @property
     def owner(self) -> str:
@@ -113,44 +70,7 @@ class Jobs:
     @property
     def declared_schedules(self) -> Sequence[Terms]:
         """Those of the code, by `cron` and `every`."""
-        return list(self._schedules.values())
-
-    def lifespan(self, function: Lifespan) -> Lifespan:
-        """Open shared resources once a worker: an async generator function that yields them once.
-
-        What it yields (one object, a tuple of them, or a mapping from type to object) is injected into
-        handlers by type; what stands behind the `yield` runs when the worker ends.
-        """
-        self._lifespans.append(function)
-        return function
-
-    def resource(self, type_: type, value: Any) -> None:
-        """Give `value` to every handler parameter that is annotated with `type_`."""
-        if type_ in self._resources:
-            raise HandlerError(
-                f"there is already a resource of type {type_.__name__}; one per type can be injected"
-            )
-        self._resources[type_] = value
-
-    @property
-    def resource_types(self) -> Collection[type]:
-        """The types given by `resource`; which ones a lifespan yields is known once it runs."""
-        return self._resources.keys()
-
-    @asynccontextmanager
-    async def opened_resources(self) -> AsyncIterator[Mapping[type, Any]]:
-        """All resources, for as long as the block lasts."""
-        resources = dict(self._resources)
-        async with AsyncExitStack() as stack:
-            for function in self._lifespans:
-                yielded = await stack.enter_async_context(asynccontextmanager(function)())
-                for type_, value in _by_type(yielded).items():
-                    if type_ in resources:
-                        raise HandlerError(
-                            f"two resources are of type {type_.__name__}; one per type can be injected"
-                        )
-                    resources[type_] = value
-            yield resources
+        return self._declared.owned_by(self.owner)
 
     def check_handlers(self) -> Mapping[str, HandlerError]:
         """Raise the HandlerError that a daemon's start would, as far as it can be told without a lifespan.
@@ -160,9 +80,9 @@ class Jobs:
         doubts = {}
         for handler in self.registry:
             try:
-                handler.prepare(self.resource_types)
+                handler.prepare(self.resources.types)
             except HandlerError as error:
-                if not self._lifespans:
+                if self.resources.all_known:
                     raise
                 doubts[handler.kind] = error
         return doubts
@@ -220,7 +140,7 @@ class Jobs:
                 registry=self.registry,
                 max_payload=settings.max_payload,
                 events=self.events,
-                resource_types=self.resource_types,
+                resource_types=self.resources.types,
                 delay_tolerances={
                     name: queue.delay_tolerance
                     for name, queue in settings.queues.items()
@@ -379,13 +299,3 @@ class Jobs:
     async def delete_many(self, **options: Unpack[SweepOptions]) -> Tally:
         """Remove jobs that do not run."""
         return await self.client.delete_many(**options)
-
-
-def _by_type(yielded: Any) -> Mapping[type, Any]:
-    if yielded is None:
-        return {}
-    if isinstance(yielded, Mapping):
-        return yielded
-    if isinstance(yielded, (tuple, list)):
-        return {type(value): value for value in yielded}
-    return {type(yielded): yielded}

@@ -22,11 +22,11 @@ from uuid import UUID
 
 from jobd import sql
 from jobd.doors import BorrowedDoor, Door, Unit
+from jobd.entry import Entry
 from jobd.errors import TenantFull
 from jobd.ids import IdSequence, uuid7s
 from jobd.job import NewJob
 from jobd.portions import Portions
-from jobd.store import Store
 
 BLOCKS = sql.blocks("bulk")
 
@@ -67,14 +67,14 @@ class Bulk:
             if first and self._job.tenant_id is not None and isinstance(door, BorrowedDoor):
                 # Its refusal would abort the caller's transaction.
                 async with door.all_or_nothing() as unit:
-                    await self._insert(Store(unit), first)
+                    await self._insert(Entry(unit), first)
             elif first:
-                await self._insert(Store(door), first)  # One statement is a unit by itself.
+                await self._insert(Entry(door), first)  # One statement is a unit by itself.
             return IdSequence.packed(self._ids, shed=self._shed)
         async with door.all_or_nothing() as unit:
             head = None
             if unit.copies is not None:
-                await self._insert(Store(unit), first[:1])
+                await self._insert(Entry(unit), first[:1])
                 first = first[1:]
                 head = await Copying(unit).row_head(
                     IdSequence.packed(self._ids)[0], own=3 if self._keyed else 2
@@ -83,19 +83,19 @@ class Bulk:
                 portion = first or second
                 rest = second if first else []
                 while portion:
-                    await self._insert(Store(unit), portion)
+                    await self._insert(Entry(unit), portion)
                     portion = rest or await self._payloads.next(CHUNK_JOBS, CHUNK_CHARACTERS)
                     rest = []
             else:
                 await self._copy(Copying(unit), head, [first, second], streamed=unit.copies == "streamed")
                 # No job more, but another look for workers who fell asleep meanwhile.
-                await self._insert(Store(unit), [])
+                await self._insert(Entry(unit), [])
         return IdSequence.packed(self._ids, shed=self._shed)
 
-    async def _insert(self, store: Store, texts: list[str]) -> None:
+    async def _insert(self, entry: Entry, texts: list[str]) -> None:
         ids = uuid7s(len(texts))
         with without_own(len(self._ids) // 16):
-            self._shed += await store.enqueue_many(
+            self._shed += await entry.enqueue_many(
                 self._job,
                 ids=IdSequence.packed(ids),
                 payloads=texts,

@@ -120,7 +120,7 @@ class Daemon:
             stack.callback(self._parts.end_relay)
             if not await schema.prepared(self._parts.database, self.settings, stop=self._stop):
                 return self.exit_code
-            resources = await stack.enter_async_context(self.jobs.opened_resources())
+            resources = await stack.enter_async_context(self.jobs.resources.opened())
             self.jobs.registry.prepare(resources.keys())
             await stack.enter_async_context(self.jobs)
             # Also after a bug: no lease may be kept for work that nobody does any more.

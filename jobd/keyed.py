@@ -13,10 +13,10 @@ from itertools import pairwise
 
 from jobd.bulk import CHUNK_CHARACTERS, CHUNK_JOBS, without_own
 from jobd.doors import Door
+from jobd.entry import Entry
 from jobd.ids import IdSequence, uuid7s
 from jobd.job import NewJob
 from jobd.portions import Portions
-from jobd.store import Store
 
 
 class Keyed:
@@ -60,7 +60,7 @@ class Keyed:
         async with door.all_or_nothing() as unit:
             for places in _chunks(order, texts):
                 with without_own(self._created):
-                    answers = await Store(unit).enqueue_keyed(
+                    answers = await Entry(unit).enqueue_keyed(
                         self._job,
                         ids=[ids[place] for place in places],
                         payloads=[texts[place] for place in places],

@@ -10,10 +10,10 @@
 
 What a tenant has no room for is `dead` from the beginning, where it is not refused: `jobd.sift`.
 `MOVES` names every SQL block that writes `state`, with the states it leaves and enters. The blocks
-themselves stand in `sql/lifecycle.sql` in the same order, but for `copy`, a part of `enqueue_many` that
-stands in `sql/bulk.sql`, and the twins for many jobs at once, in `sql/sweep.sql`. `judge` turns the outcome
-of a run into the verdict that `finish` writes. With a cancel request standing, `finish`, `release` and
-`rescue` turn every end but a success into `cancelled`; only the database can know that in time.
+themselves stand in `sql/entry.sql` and `sql/lifecycle.sql` in the same order, but for `copy`, a part of
+`enqueue_many` that stands in `sql/bulk.sql`, and the twins for many jobs at once, in `sql/sweep.sql`. `judge`
+turns the outcome of a run into the verdict that `finish` writes. With a cancel request standing, `finish`,
+`release` and `rescue` turn every end but a success into `cancelled`; only the database can know that in time.
 """
 
 from __future__ import annotations

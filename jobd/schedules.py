@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Unpack
 from uuid import UUID
 
-from jobd.client import Client, Kind
+from jobd.client import Client
+from jobd.enqueuer import Kind
 from jobd.errors import ConfigError, ScheduleExists, ScheduleNotFound
 from jobd.ids import uuid7
 from jobd.terms import ScheduleOptions, first_time, parsed, seen, terms, with_key

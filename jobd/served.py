@@ -61,7 +61,7 @@ def _misfit(jobs: Jobs, terms: Terms) -> PayloadError | None:
     handler = jobs.registry.get(terms.kind)
     try:
         if handler is not None:
-            handler.check(terms.payload, jobs.resource_types)
+            handler.check(terms.payload, jobs.resources.types)
     except PayloadError as error:
         return error
     return None

@@ -31,6 +31,7 @@ from jobd.pool import Pool
 P = ParamSpec("P")
 T = TypeVar("T")
 C = TypeVar("C")
+C_co = TypeVar("C_co", covariant=True)
 
 CLOSING_SECONDS = 10.0
 
@@ -159,8 +160,9 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-class _Blocking(Protocol[C]):
-    _client: C
+class _Blocking(Protocol[C_co]):
+    @property
+    def _client(self) -> C_co: ...
 
 
 def blocking(

@@ -87,7 +87,7 @@ def _measure(bench: Bench, jobd: Contestant, where: str, *, wakes: bool) -> dict
 
 def enqueue(*, wakes: bool) -> str:
     """The statement of one enqueue, with or without all that wakes workers."""
-    block = blocks("lifecycle")["enqueue_new"]
+    block = blocks("entry")["enqueue_new"]
     text = block.text
     for place, name in reversed([*enumerate(block.parameters, 1)]):
         text = text.replace(f"${place}::", f"{VALUES.get(name, 'null')}::")

@@ -27,7 +27,10 @@ class Block:
 # The files of whole functions.
 FUNCTIONS = (
     "functions",
+    "functions_history",
+    "functions_many",
     "functions_unique",
+    "functions_keyed",
     "functions_admission",
     "functions_schedules",
     "functions_limits",

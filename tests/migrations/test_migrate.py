@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (12, "b4fa4dc816dd8b6b")
+FUNCTIONS = (12, "aac94156cffe0326")
 
 
 if TYPE_CHECKING:

@@ -308,7 +308,7 @@ def test_every_style_of_parameters_renders_the_same_statement():
 
 def test_rendering_meets_each_placeholder_of_the_blocks_that_callers_connections_run():
     for name in ("enqueue", "enqueue_many"):
-        block = sql.blocks("lifecycle")[name]
+        block = sql.blocks("entry")[name]
         text, parameters = rendered(block.text, range(len(block.parameters)), "pyformat")
         assert set(re.findall(r"%\((\w+)\)s", text)) == set(parameters)
         assert "$" not in text

@@ -6,7 +6,7 @@ import asyncpg
 
 from jobd import sql
 
-FILES = ("lifecycle", "sweep", "bulk", "fleet", "quotas", "reading", "standing", "schedules")
+FILES = ("entry", "lifecycle", "sweep", "bulk", "fleet", "quotas", "reading", "standing", "schedules")
 # COPY cannot be prepared; test_bulk executes it.
 UTILITIES = {"copy", "copy_keyed"}
 

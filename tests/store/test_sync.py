@@ -65,7 +65,7 @@ def background_threads() -> list[threading.Thread]:
 
 
 def test_every_call_of_the_client_has_its_blocking_twin():
-    calls = {name for name, member in vars(Client).items() if inspect.iscoroutinefunction(member)}
+    calls = {name for name, _ in inspect.getmembers(Client, inspect.iscoroutinefunction)}
     public = {name for name in calls if not name.startswith("_")}
     assert public == {name for name in vars(SyncClient) if not name.startswith("_")} - {"close"}
     for name in public:
