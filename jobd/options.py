@@ -30,13 +30,12 @@ MAX_INT = 2**31 - 1
 
 
 class JobOptions(TypedDict, total=False):
-    """What any enqueue may say. None, or leaving it out: the default of the handler, else of jobd."""
+    """What may be said of any job, enqueued or of a schedule. None, or leaving it out: the default.
+
+    That is the handler's, else jobd's.
+    """
 
     queue: str | None
-    run_at: datetime | None
-    """Not before this moment; with a time zone. At most one of `run_at` and `delay`."""
-    delay: Duration | None
-    """Not before this long after the transaction's start, by the database's clock."""
     priority: int
     """Higher ones start first."""
     tenant_id: str | None
@@ -56,7 +55,16 @@ class JobOptions(TypedDict, total=False):
     """Whatever JSON the application wants to find again; handlers see it as `ctx.meta`."""
 
 
-class EnqueueOptions(JobOptions, total=False):
+class TimedOptions(JobOptions, total=False):
+    """What any enqueue may say: also when."""
+
+    run_at: datetime | None
+    """Not before this moment; with a time zone. At most one of `run_at` and `delay`."""
+    delay: Duration | None
+    """Not before this long after the transaction's start, by the database's clock."""
+
+
+class EnqueueOptions(TimedOptions, total=False):
     """What the enqueue of a single job may say besides."""
 
     id: JobId | None
@@ -69,7 +77,7 @@ class EnqueueOptions(JobOptions, total=False):
     """`keep` the holder as it is, `replace` what it is waiting to do, or `reject`: raise UniqueKeyTaken."""
 
 
-class ManyOptions(JobOptions, total=False):
+class ManyOptions(TimedOptions, total=False):
     """What the enqueue of many jobs may say besides."""
 
     unique_key: Callable[[Any], str | None]
@@ -82,7 +90,7 @@ def known_options(verb: str, options: Mapping[str, Any], allowed: type) -> None:
     """Raise the TypeError that Python would for a parameter that does not exist."""
     if not options:
         return
-    known = {**JobOptions.__annotations__, **allowed.__annotations__}
+    known = allowed.__annotations__
     unknown = sorted(options.keys() - known.keys())
     if unknown:
         if unknown[0] in EnqueueOptions.__annotations__:

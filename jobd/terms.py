@@ -12,15 +12,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, TypedDict
+from typing import Any
 from uuid import UUID
 
-from jobd.backoff import Backoff
 from jobd.duration import parse_duration
 from jobd.errors import ConfigError
 from jobd.fires import EIGHT_YEARS
 from jobd.occurrences import GRACE_OF_SKIP, CatchUp
-from jobd.options import Duration, instant, integer, new_job
+from jobd.options import Duration, JobOptions, instant, integer, new_job
 from jobd.registry import Handler, check_name
 from jobd.schedule import Schedule
 from jobd.timetable import ScheduleEntry, Terms
@@ -38,15 +37,13 @@ ALSO_CALLED = {
     "task": "kind",
     "args": "payload",
 }
-# What an enqueue may say as well, apart from when.
-OF_THE_JOB = (
-    "queue", "priority", "tenant_id", "use_case", "concurrency_key", "delay_tolerance", "deadline_policy",
-    "max_attempts", "backoff", "timeout", "tags", "meta",
-)  # fmt: skip
 
 
-class ScheduleOptions(TypedDict, total=False):
-    """What a schedule may say besides its expression. None, or leaving it out: the default."""
+class ScheduleOptions(JobOptions, total=False):
+    """What a schedule may say besides its expression. None, or leaving it out: the default.
+
+    A `concurrency_key` is that of all its jobs; the one that the handler's template makes, unless said.
+    """
 
     tz: str
     """An IANA name, like Europe/Berlin; UTC by default."""
@@ -74,19 +71,6 @@ class ScheduleOptions(TypedDict, total=False):
     starts_at: datetime | None
     ends_at: datetime | None
     max_runs: int | None
-    queue: str | None
-    priority: int
-    tenant_id: str | None
-    use_case: str | None
-    concurrency_key: str | None
-    """Of all its jobs; the one that the handler's template makes, unless said."""
-    delay_tolerance: Duration | None
-    deadline_policy: str
-    max_attempts: int | None
-    backoff: Backoff | str | Mapping[str, Any] | None
-    timeout: Duration | None
-    tags: Sequence[str]
-    meta: Mapping[str, Any] | None
 
 
 def terms(
@@ -111,7 +95,9 @@ def terms(
     known_schedule_options(options)
     expression = _expression(when)
     of_the_job: dict[str, Any] = {"queue": "default"}
-    of_the_job |= {name: options[name] for name in OF_THE_JOB if options.get(name) is not None}
+    of_the_job |= {
+        name: options[name] for name in JobOptions.__annotations__ if options.get(name) is not None
+    }
     own = of_the_job.get("delay_tolerance")
     of_the_job["delay_tolerance"] = queue_tolerances.get(of_the_job["queue"]) if own is None else own
     job = new_job(kind, id=NOBODY, payload=payload, max_bytes=max_bytes, **of_the_job)
