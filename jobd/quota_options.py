@@ -118,7 +118,8 @@ def _judged(what: str, known: type, options: Mapping[str, Any], setting: str) ->
             close = get_close_matches(name, names, n=1)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
             raise TypeError(f"limits of {what} got an unexpected keyword argument {name!r}; {hint}")
-        made[name] = None if value is None else _RULES[name](setting.format(name), value)
+        rule = _RULES["use_case" if known is UseCaseOptions else name]
+        made[name] = None if value is None else rule(setting.format(name), value)
     rate, burst = ("key_rate", "key_burst") if what == "a kind" else ("rate", "burst")
     if made.get(burst) is not None and rate in made and made[rate] is None:
         raise ConfigError(
@@ -127,12 +128,12 @@ def _judged(what: str, known: type, options: Mapping[str, Any], setting: str) ->
     return made
 
 
-def _number(at_least: int, at_most: int) -> Callable[[str, Any], int]:
+def _number(at_least: int, at_most: int, none: str = "no limit") -> Callable[[str, Any], int]:
     def judge(setting: str, value: Any) -> int:
         if type(value) is int and at_least <= value <= at_most:  # True would pass as an int
             return value
         raise ConfigError(
-            setting, value, f"must be a whole number from {at_least} to {at_most}, or None for no limit"
+            setting, value, f"must be a whole number from {at_least} to {at_most}, or None for {none}"
         )
 
     return judge
@@ -153,10 +154,11 @@ def _on_full(setting: str, value: Any) -> str:
 _RULES: Mapping[str, Callable[[str, Any], Any]] = {
     "max_running": _number(0, MAX_INT),
     "max_pending": _number(0, MAX_INT),
-    "key_limit": _number(1, MAX_INT),
-    "burst": _number(1, MAX_COUNT),
-    "key_burst": _number(1, MAX_COUNT),
-    "weight": _number(1, MAX_WEIGHT),
+    "use_case": _number(0, MAX_INT, "10"),
+    "key_limit": _number(1, MAX_INT, "1"),
+    "burst": _number(1, MAX_COUNT, "that of the rate"),
+    "key_burst": _number(1, MAX_COUNT, "that of the rate"),
+    "weight": _number(1, MAX_WEIGHT, "1"),
     "rate": lambda setting, value: str(parse_rate(value, setting=setting)),
     "key_rate": lambda setting, value: str(parse_rate(value, setting=setting)),
     "fair": _flag,

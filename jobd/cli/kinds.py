@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobd.cli.limits import ask, back_to_declared, otherwise, plain, rate_text, said, show
+from jobd.cli.limits import ask, back_to_declared, otherwise, plain, rate_text, said, show, tell_strange
 from jobd.cli.options import AsJson, DatabaseUrl
 from jobd.cli.output import print_json, print_table
 from jobd.cli.session import who
@@ -61,13 +61,18 @@ def set_(
 ) -> None:
     """Set limits of each key of a kind; those that are not named stay as they are.
 
+    They hold for jobs that have a concurrency key: of the handler's template, or given with the enqueue.
+
     \b
     Example:
       jobd kinds set sync --key-limit 3 --key-rate 10/s
     """
     from jobd.limits import set_kind
+    from jobd.registry import check_name
 
     limits = said(key_limit=key_limit, ordered=ordered, key_rate=key_rate, key_burst=key_burst)
+    check_name("kind", kind)
+    tell_strange("kinds", kind, database_url)
     ask(lambda quotas: set_kind(quotas, kind, limits, by=who()), database_url)
     (row,) = ask(lambda quotas: quotas.kinds(kind), database_url)
     show(row)

@@ -10,7 +10,7 @@ import typer
 
 from jobd.cli.output import note, print_fields
 from jobd.cli.session import call, who
-from jobd.errors import ConfigError
+from jobd.errors import MISSING, ConfigError
 from jobd.quota_options import KindOptions, QueueOptions, TenantOptions, UseCaseOptions
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ LIMITS = {
     for name in options.__annotations__
 }
 NUMBERS = ("max_running", "max_pending", "burst", "weight", "key_limit", "key_burst")
+
+# So many known names are told beside one that is not.
+KNOWN = 10
 
 MaxRunning = Annotated[
     str | None,
@@ -73,11 +76,20 @@ def ask(work: Callable[[Quotas], Awaitable[Answer]], database_url: str | None) -
         return call(asked, database_url=database_url)
     except ConfigError as error:
         if error.setting == "limits":
-            raise ConfigError("limits", None, "leave nothing to set; see the verb's --help") from error
+            raise ConfigError("limits", MISSING, "none is named; see the verb's --help") from error
         if error.setting in LIMITS:
             remedy = error.remedy.replace("None", "none")
             raise ConfigError(option(error.setting), error.value, remedy) from error
         raise
+
+
+def tell_strange(what: str, name: str, database_url: str | None) -> None:
+    """Tell that a queue or kind may be misspelt: limits of one that is yet to come are taken all the same."""
+    found = ask(lambda quotas: quotas.strange(**{what: [name]}), database_url)
+    if found.strange:
+        served = getattr(found, what)
+        known = f"; known: {', '.join(served[:KNOWN])}" + (" ..." if served[KNOWN:] else "") if served else ""
+        note(f"no daemon serves {what.removesuffix('s')} {name!r} so far{known}")
 
 
 def plain(limits: Any) -> dict[str, Any]:

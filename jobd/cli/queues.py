@@ -20,6 +20,7 @@ from jobd.cli.limits import (
     rate_text,
     said,
     show,
+    tell_strange,
 )
 from jobd.cli.options import AsJson, DatabaseUrl
 from jobd.cli.output import ago, local, note, print_json, print_table
@@ -111,8 +112,11 @@ def set_(
       jobd queues set mail --rate none
     """
     from jobd.limits import set_queue
+    from jobd.registry import check_name
 
     limits = said(max_running=max_running, rate=rate, burst=burst, fair=fair, weight=weight)
+    check_name("queue", queue)
+    tell_strange("queues", queue, database_url)
     ask(lambda quotas: set_queue(quotas, queue, limits, by=who()), database_url)
     (row,) = ask(lambda quotas: quotas.queues(queue), database_url)
     show(row)
@@ -141,12 +145,14 @@ def drain(
 
     from jobd.limits import drain as drained
 
-    last: list[int] = []
+    last: list[str] = []
 
-    def tell(running: int) -> None:
-        if last[-1:] != [running]:
-            last.append(running)
-            note(f"{running} of its jobs run" + (", or some are ready" if backlog else ""))
+    def tell(running: int, ready: bool) -> None:
+        told = f"{running or 'none'} of its jobs {'run' if running > 1 else 'runs'}"
+        told += ", and some are ready" if backlog and ready else ""
+        if last[-1:] != [told]:
+            last.append(told)
+            note(told)
 
     ask(
         lambda quotas: drained(

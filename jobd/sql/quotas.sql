@@ -60,6 +60,16 @@ select u.name, coalesce(u.max_running, 10) as max_running, u.changed_at, u.chang
        (select count(*) from jobd.jobs r where r.state = 'running' and r.use_case = u.name)::int as running
   from jobd.use_cases u where $1::text is null or u.name = $1::text order by u.name
 
+-- name: strange (queues, kinds)
+-- Which of these no daemon ever served and nobody said anything of, and what those that are there serve: for misspelt names.
+select array(select n.name from unnest($1::text[]) as n (name) where not exists (select from jobd.queues q where q.name = n.name)
+                and not exists (select from jobd.workers w where n.name = any (w.queues))
+              union all
+             select n.name from unnest($2::text[]) as n (name) where not exists (select from jobd.kinds k where k.name = n.name)
+                and not exists (select from jobd.workers w where n.name = any (w.kinds))) as strange,
+       array(select distinct s.name from jobd.workers w, unnest(w.queues) as s (name) order by s.name) as queues,
+       array(select distinct s.name from jobd.workers w, unnest(w.kinds) as s (name) order by s.name) as kinds
+
 -- name: unfinished (queue)
 -- How many jobs of a queue run, and whether any are ready, as the partial indexes tell.
 select (select count(*) from jobd.jobs r where r.state = 'running' and r.queue = $1::text)::int as running,

@@ -144,7 +144,7 @@ REFUSED = {
     ),
     "command-queue-name": Command("queues pause high/priority", ("queue", "'high/priority'", "A-Z a-z 0-9")),
     "command-id": Command("show 17", ("ID", "UUID")),
-    "command-nothing-chosen": Command("delete", ("jobd delete", "None", "--queue", "--all")),
+    "command-nothing-chosen": Command("delete", ("jobd delete: say", "--queue", "--all")),
     "command-ids-and-filters": Command(f"cancel {ID} --queue mail", ("--queue", "'mail'", "ids", "one of")),
     "command-ids-and-dry-run": Command(f"delete {ID} --dry-run", ("--dry-run", "ids", "one of")),
     "command-many-empty": Command("delete --queue mail --error=", ("--error", "''", "1 to 1,000")),
@@ -158,7 +158,7 @@ REFUSED = {
     "command-limit": Command("queues set mail --max-running ten", ("--max-running", "'ten'", "whole number")),
     "command-limit-rate": Command("queues set mail --rate 100/month", ("--rate", "'100/month'", '"100/m"')),
     "command-limit-word": Command("tenants set t1 --on-full drop", ("--on-full", "'drop'", "'refuse'")),
-    "command-limit-nothing": Command("queues set mail", ("limits", "--help")),
+    "command-limit-nothing": Command("queues set mail", ("limits: none is named", "--help")),
     "schedule-unknown": Command("schedules pause nightli", ("'nightli'", "jobd schedules list")),
     "queue-unknown": Command("queues resume imags", ("'imags'", "jobd queues list")),
 }

@@ -45,7 +45,7 @@ async def test_an_occurrence_without_room_is_a_dead_job_that_says_why(
     await clock.after(MINUTE)
     jobs = [job for job in await clock.jobs() if job["tenant_id"] == "t"]
     assert [job["state"] for job in jobs] == ["ready", "dead"]
-    assert jobs[1]["reason"] == f"{said}: tenant 't' has 1 jobs waiting, and may have 1"
+    assert jobs[1]["reason"] == f"{said}: tenant 't' has 1 job waiting, and may have 1"
     assert await clock.history() == [(1, 1, 1, "ran", None), (2, 2, 1, "ran", None)]
     first, second = await clock.timetable.occurrences("s")
     assert (first.state, first.job_reason, second.state) == ("dead", jobs[1]["reason"], "ready")

@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (12, "91d3f04f48b3f719")
+FUNCTIONS = (12, "cc216224faf8e4a6")
 
 
 if TYPE_CHECKING:

@@ -67,6 +67,19 @@ async def test_a_tenant_may_be_shut_out(client: Client, door: Link):
         await client.enqueue("greet", tenant_id="t")
 
 
+async def test_a_count_that_stopped_says_so(client: Client, door: Link):
+    await query(
+        door,
+        "select jobd.enqueue('noop', tenant_id => 't') from generate_series(1, 1200)",
+    )
+    await tenant(door, most=2)
+    with pytest.raises(TenantFull, match="'t' has 1002 or more jobs waiting, and its max_pending is 2"):
+        await client.enqueue("greet", tenant_id="t")
+    await query(door, "update jobd.tenants set on_full = 'shed'")
+    job = await client.get((await client.enqueue("greet", tenant_id="t")).id)
+    assert job.reason == "shed: tenant 't' has 1002 or more jobs waiting, and may have 2"
+
+
 async def test_a_tenant_with_other_limits_only_takes_any_number(client: Client, door: Link):
     await tenant(door, most=None)
     for _ in range(3):
@@ -127,7 +140,7 @@ async def test_what_is_shed_is_dead_and_says_why(client: Client, door: Link, exa
     assert (first.shed, second.shed, second.created) == (False, True, True)
     job = await client.wait(second.id, timeout=5)
     assert (job.state, job.attempt, job.payload) == (JobState.DEAD, 0, {"n": 1})
-    assert job.reason == "shed: tenant 't' has 1 jobs waiting, and may have 1"
+    assert job.reason == "shed: tenant 't' has 1 job waiting, and may have 1"
     assert await client.retry(second.id) == JobState.READY
 
 
