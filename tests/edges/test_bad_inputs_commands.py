@@ -56,7 +56,7 @@ REFUSED = {
         ("JOBD_LEASE", "'5s'", "JOBD_HEARTBEAT is 3s", "raise it to 9s"),
         {"JOBD_LEASE": "5s", "JOBD_HEARTBEAT": "3s"},
     ),
-    "setting-value": Command("list", ("JOBD_CONCURRENCY", "'many'", "integer"), {"JOBD_CONCURRENCY": "many"}),
+    "setting-value": Command("list", ("JOBD_CONCURRENCY", "'many'", "whole"), {"JOBD_CONCURRENCY": "many"}),
     "retention-short": Command(
         "list", ("JOBD_HISTORY_RETENTION", "'12h'", "from 1d"), {"JOBD_HISTORY_RETENTION": "12h"}
     ),
@@ -81,8 +81,18 @@ REFUSED = {
     ),
     "quotas-value": Command(
         "list",
-        ("ASYNC_JOBS_PER_TENANT_QUOTAS", "t1.max_pending", "'many'", "integer"),
+        ("ASYNC_JOBS_PER_TENANT_QUOTAS", "t1.max_pending_jobs", "'many'", "a whole number"),
         {"ASYNC_JOBS_PER_TENANT_QUOTAS": '{"t1": {"max_pending_jobs": "many"}}'},
+    ),
+    "quotas-table": Command(
+        "list",
+        ("t1 in ASYNC_JOBS_PER_TENANT_QUOTAS", "100", 'a table, like {"max_pending_jobs": 100}'),
+        {"ASYNC_JOBS_PER_TENANT_QUOTAS": '{"t1": 100}'},
+    ),
+    "quotas-name": Command(
+        "list",
+        ("t1.max_pendng_jobs in ASYNC_JOBS_PER_TENANT_QUOTAS", "t1.max_pending_jobs?"),
+        {"ASYNC_JOBS_PER_TENANT_QUOTAS": '{"t1": {"max_pendng_jobs": 100}}'},
     ),
     "toml-schedule-when": toml(
         '[[schedules]]\nid = "nightly"\nwhen = "30 25 * * *"\nkind = "report"',
