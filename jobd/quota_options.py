@@ -7,9 +7,11 @@ command line, decorators and settings. `jobd.set_queue` and its like judge the s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any, TypedDict
 
+from jobd.duration import format_duration, parse_duration
 from jobd.errors import ConfigError
 from jobd.rate import MAX_COUNT, Rate, parse_rate
 
@@ -31,6 +33,8 @@ class QueueOptions(TypedDict, total=False):
     """Whether its tenants take turns, by their weights, whatever each has waiting."""
     weight: int | None
     """Its part of a process's slots beside the other queues there, 1 unless said."""
+    delay_tolerance: str | float | timedelta | None
+    """How late those of its jobs may start that say nothing, where their enqueue looks at the queue."""
     paused: bool | None
     """Whether nothing is claimed from it."""
 
@@ -139,6 +143,10 @@ def _number(at_least: int, at_most: int, none: str = "no limit") -> Callable[[st
     return judge
 
 
+def _tolerance(setting: str, value: Any) -> str:
+    return format_duration(parse_duration(value, setting=setting))
+
+
 def _flag(setting: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise ConfigError(setting, value, "must be True or False")
@@ -161,6 +169,7 @@ _RULES: Mapping[str, Callable[[str, Any], Any]] = {
     "weight": _number(1, MAX_WEIGHT, "1"),
     "rate": lambda setting, value: str(parse_rate(value, setting=setting)),
     "key_rate": lambda setting, value: str(parse_rate(value, setting=setting)),
+    "delay_tolerance": _tolerance,
     "fair": _flag,
     "paused": _flag,
     "exact": _flag,

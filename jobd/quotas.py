@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
 from jobd import sql
@@ -27,6 +27,7 @@ class QueueLimits:
     burst: int | None = None
     fair: bool = False
     weight: int = 1
+    delay_tolerance: timedelta | None = None
     paused_at: datetime | None = None
     paused_by: str | None = None
     changed_at: datetime | None = None

@@ -10,6 +10,7 @@ import typer
 
 from jobd.cli.output import note, print_fields
 from jobd.cli.session import call, who
+from jobd.duration import format_duration
 from jobd.errors import MISSING, ConfigError
 from jobd.quota_options import KindOptions, QueueOptions, TenantOptions, UseCaseOptions
 
@@ -93,11 +94,13 @@ def tell_strange(what: str, name: str, database_url: str | None) -> None:
 
 
 def plain(limits: Any) -> dict[str, Any]:
-    """A row as JSON has it, with rates as people write them."""
+    """A row as JSON has it, with rates and tolerances as people write them."""
     row = {field.name: getattr(limits, field.name) for field in fields(limits)}
     for name in ("rate", "key_rate"):
         if row.get(name) is not None:
             row[name] = str(row[name])
+    if row.get("delay_tolerance") is not None:
+        row["delay_tolerance"] = format_duration(row["delay_tolerance"])
     return row
 
 

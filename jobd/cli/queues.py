@@ -100,6 +100,12 @@ def set_(
         str | None,
         typer.Option("--weight", metavar="N", help="Its part of a process's slots; 1 unless said."),
     ] = None,
+    delay_tolerance: Annotated[
+        str | None,
+        typer.Option(
+            "--delay-tolerance", metavar="DURATION|none", help="So late may those start that say nothing."
+        ),
+    ] = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Set limits of a queue over all daemons; those that are not named stay as they are.
@@ -114,7 +120,10 @@ def set_(
     from jobd.limits import set_queue
     from jobd.registry import check_name
 
-    limits = said(max_running=max_running, rate=rate, burst=burst, fair=fair, weight=weight)
+    limits = said(
+        max_running=max_running, rate=rate, burst=burst, fair=fair, weight=weight,
+        delay_tolerance=delay_tolerance,
+    )  # fmt: skip
     check_name("queue", queue)
     tell_strange("queues", queue, database_url)
     ask(lambda quotas: set_queue(quotas, queue, limits, by=who()), database_url)

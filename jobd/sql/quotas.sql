@@ -30,8 +30,8 @@ select jobd.reset_limits($1::text, $2::text, $3::text) as found
 
 -- name: queues (name)
 -- Limits of queues, of all or of one, and how many of its jobs run.
-select q.name, q.max_running, q.rate_count, q.rate_period, q.rate_burst, q.fair, q.weight, q.paused_at, q.paused_by, q.changed_at,
-       q.changed_by,
+select q.name, q.max_running, q.rate_count, q.rate_period, q.rate_burst, q.fair, q.weight, q.delay_tolerance, q.paused_at, q.paused_by,
+       q.changed_at, q.changed_by,
        jobd.declared_limits(jobd.declared_by_owner(q.declared, q.declared_by)) as declared, (select count(*) from jobd.jobs r where r.state = 'running' and r.queue = q.name)::int as running
   from jobd.queues q where $1::text is null or q.name = $1::text order by q.name
 

@@ -34,6 +34,10 @@ def test_limits_of_a_queue_are_set_and_listed_with_what_runs(shell: str) -> None
     mail = listed("queues", "queue")["mail"]
     assert [mail[name] for name in said] == [10, None, None, False, 2, 1]
     assert "@" in mail["changed_by"]
+    assert "delay_tolerance  10m" in jobd("queues", "set", "mail", "--delay-tolerance", "600s").out
+    assert listed("queues", "queue")["mail"]["delay_tolerance"] == "10m"
+    jobd("queues", "set", "mail", "--delay-tolerance", "none")
+    assert listed("queues", "queue")["mail"]["delay_tolerance"] is None
 
 
 def test_a_queue_is_drained_and_stays_paused(shell: str) -> None:
@@ -146,6 +150,7 @@ def test_what_is_declared_otherwise_is_shown_and_brought_back(shell: str) -> Non
             "kinds set sync --key-limit 0",
             "--key-limit = 0: must be a whole number from 1 to 2147483647, or none for 1",
         ),
+        ("queues set mail --delay-tolerance soon", "--delay-tolerance = 'soon': is not a duration; write it"),
         ("queues set high/priority --weight 2", "queue 'high/priority' is no valid name"),
         ("tenants set t1 --on-full drop", "--on-full = 'drop': must be 'refuse', 'shed' or 'delay'"),
         ("queues set mail --max-running -7", "2147483647, or none for no limit"),

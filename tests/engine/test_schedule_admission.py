@@ -12,6 +12,7 @@ from jobd.door import Link
 from jobd.errors import TenantFull
 from jobd.fleet import Fleet
 from jobd.ids import uuid7
+from jobd.quotas import Quotas
 from tests.engine.clockwork import BEGIN, MINUTE, Clockwork
 from tests.factories import query
 from tests.signals import eventually
@@ -100,7 +101,7 @@ async def test_what_is_triggered_may_be_shed(clock: Clockwork, link: Link):
 
 
 async def test_an_occurrence_has_the_tolerance_of_its_queue(clock: Clockwork, link: Link):
-    await Fleet(link).declare_queues(["default"], ["all"], [10 * MINUTE])
+    await Quotas(link).set_queue("default", {"delay_tolerance": "10m"}, by=None)
     await clock.add("* * * * *")
     await clock.add("* * * * *", "own", delay_tolerance=MINUTE)
     await clock.after(MINUTE)

@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (12, "cc216224faf8e4a6")
+FUNCTIONS = (12, "eaf5842acb52ef21")
 
 
 if TYPE_CHECKING:
