@@ -216,12 +216,24 @@ class CallTimeout(JobdError, TimeoutError):
     def __init__(
         self, what: str, seconds: float, *, remedy: str = "look, or repeat it with the same id"
     ) -> None:
-        self.what = what
+        self.what = _CALLS.get(what, what)
         self.seconds = seconds
         super().__init__(
-            f"{what} did not end within {seconds:g} s (setting call_timeout); "
-            f"whether it took effect is unknown: {remedy}"
+            f"{self.what} did not end within {seconds:g} s (setting call_timeout); "
+            f"whether it took effect is unknown: {remedy}{_WAITED_FOR.get(what, '')}"
         )
+
+
+# Statements whose names are not those of calls, and what enqueues may have waited for.
+_CALLS = {"enqueue_new": "enqueue", "enqueue_of_tenant": "enqueue", "enqueue_keyed": "enqueue_many"}
+_OF_TENANT = "for the same tenant, where its max_pending is exact (`exact = false` waits for nobody)"
+_OPEN = "; it may have waited for an open transaction that enqueues"
+_WAITED_FOR = {
+    "enqueue": f"{_OPEN} with the same unique key or id, or {_OF_TENANT}",
+    "enqueue_keyed": f"{_OPEN} with the same unique keys, or {_OF_TENANT}",
+    "enqueue_of_tenant": f"{_OPEN} {_OF_TENANT}",
+    "enqueue_many": f"{_OPEN} {_OF_TENANT}",
+}
 
 
 class DatabaseUnavailable(JobdError):

@@ -11,11 +11,11 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from jobd import bulk
+from jobd import Jobs, bulk
 from jobd.bulk import CHUNK_JOBS
 from jobd.client import Client
 from jobd.door import Link
-from jobd.errors import TenantFull
+from jobd.errors import CallTimeout, TenantFull
 from jobd.job import JobState
 from jobd.store import Store
 from tests.factories import SECOND, make_job, make_jobs, new_job, query, scalar
@@ -280,6 +280,15 @@ async def test_enqueues_of_a_tenant_wait_for_each_other_up_to_the_commit(
     assert await store.enqueue_of_tenant(new_job(tenant_id="other"))
     assert await store.enqueue_of_tenant(new_job(tenant_id="unlimited"))
     assert not await held.commit_under(store.enqueue_of_tenant(new_job(tenant_id="t")))
+
+
+async def test_whoever_waits_too_long_hears_for_what(database_url: str, door: Link, held: Held):
+    await tenant(door, most=9)
+    assert await Store(held).enqueue_of_tenant(new_job(tenant_id="t"))
+    said = "^enqueue did not end within 0.3 s .* for the same tenant, where its max_pending is exact"
+    async with Jobs(database_url, call_timeout="300ms") as jobs:
+        with pytest.raises(CallTimeout, match=said):
+            await jobs.enqueue("noop", tenant_id="t")
 
 
 async def test_what_is_rolled_back_leaves_its_room(store: Store, door: Link, held: Held):

@@ -63,6 +63,7 @@ EXAMPLES = [
         "`jobd queues resume mail`",
     ),
     (CallTimeout("enqueue", 5.0), "enqueue did not end within 5 s (setting call_timeout)"),
+    (CallTimeout("cancel", 5.0), "whether it took effect is unknown: look, or repeat it with the same id"),
     (DatabaseUnavailable("gone"), "the database cannot be used now: gone"),
     (DatabaseUnavailable("no such role", permanent=True), "the database cannot be used: no such role"),
     (Refused("too long", sqlstate="22001", constraint=None), "too long"),
