@@ -72,7 +72,7 @@ class Chosen:
         if not self.ids:
             if not self.filters:
                 remedy = "say which jobs: ids, filters like --queue and --kind, or --all"
-                raise ConfigError(f"jobd {verb}", MISSING, remedy)
+                raise ConfigError(verb, MISSING, remedy)
             return False
         for name, value in {**self.filters, "limit": self.limit, "dry_run": self.dry_run}.items():
             if value not in (None, False):

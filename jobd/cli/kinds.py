@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from jobd.cli.limits import ask, back_to_declared, otherwise, plain, rate_text, said, show, tell_strange
+from jobd.cli.limits import ask, back_to_declared, otherwise, plain, rate_text, said, set_and_show
 from jobd.cli.options import AsJson, DatabaseUrl
 from jobd.cli.output import print_json, print_table
-from jobd.cli.session import who
 
 Kind = Annotated[str, typer.Argument(metavar="KIND", help="The kind of job.")]
 
@@ -68,14 +67,9 @@ def set_(
       jobd kinds set sync --key-limit 3 --key-rate 10/s
     """
     from jobd.limits import set_kind
-    from jobd.registry import check_name
 
     limits = said(key_limit=key_limit, ordered=ordered, key_rate=key_rate, key_burst=key_burst)
-    check_name("kind", kind)
-    tell_strange("kinds", kind, database_url)
-    ask(lambda quotas: set_kind(quotas, kind, limits, by=who()), database_url)
-    (row,) = ask(lambda quotas: quotas.kinds(kind), database_url)
-    show(row)
+    set_and_show("kinds", kind, limits, set_kind, database_url)
 
 
 def reset(kind: Kind, database_url: DatabaseUrl = None) -> None:

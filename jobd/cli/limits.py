@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from jobd.cli.output import note, print_fields
+from jobd.cli.output import local, note, print_fields
 from jobd.cli.session import call, who
 from jobd.duration import format_duration
 from jobd.errors import MISSING, ConfigError
@@ -16,7 +17,7 @@ from jobd.quota_options import KindOptions, QueueOptions, TenantOptions, UseCase
 
 if TYPE_CHECKING:
     from jobd.door import Link
-    from jobd.quotas import Quotas
+    from jobd.quotas import Quotas, Strange
 
 Answer = TypeVar("Answer")
 
@@ -84,13 +85,31 @@ def ask(work: Callable[[Quotas], Awaitable[Answer]], database_url: str | None) -
         raise
 
 
-def tell_strange(what: str, name: str, database_url: str | None) -> None:
-    """Tell that a queue or kind may be misspelt: limits of one that is yet to come are taken all the same."""
-    found = ask(lambda quotas: quotas.strange(**{what: [name]}), database_url)
-    if found.strange:
-        served = getattr(found, what)
+def set_and_show(
+    place: str,
+    name: str,
+    limits: dict[str, Any],
+    set_limits: Callable[..., Awaitable[None]],
+    database_url: str | None,
+) -> None:
+    """Set limits of a queue, say, by its function of `jobd.limits`, and show what holds then.
+
+    Tells if a queue or kind may be misspelt: limits of one that is yet to come are taken all the same.
+    """
+
+    async def work(quotas: Quotas) -> tuple[Any, Strange | None]:
+        looks = place in ("queues", "kinds") and limits
+        found = await quotas.strange(**{place: [name]}) if looks else None
+        await set_limits(quotas, name, limits, by=who())
+        (row,) = await getattr(quotas, place)(name)
+        return row, found
+
+    row, found = ask(work, database_url)
+    if found is not None and found.strange:
+        served = getattr(found, place)
         known = f"; known: {', '.join(served[:KNOWN])}" + (" ..." if served[KNOWN:] else "") if served else ""
-        note(f"no daemon serves {what.removesuffix('s')} {name!r} so far{known}")
+        note(f"no daemon serves {place.removesuffix('s')} {name!r} so far{known}")
+    show(row)
 
 
 def plain(limits: Any) -> dict[str, Any]:
@@ -127,7 +146,10 @@ def back_to_declared(place: str, what: str, name: str, database_url: str | None)
 def show(limits: Any) -> None:
     """Print what holds, and what code and files say."""
     told = ", ".join(f"{name} {said}" for name, said in sorted(limits.declared.items()))
-    print_fields((plain(limits) | {"declared": told}).items())
+    row = {
+        name: local(value) if isinstance(value, datetime) else value for name, value in plain(limits).items()
+    }
+    print_fields((row | {"declared": told}).items())
 
 
 def of(running: int, limit: int | None) -> str:

@@ -19,8 +19,7 @@ from jobd.cli.limits import (
     plain,
     rate_text,
     said,
-    show,
-    tell_strange,
+    set_and_show,
 )
 from jobd.cli.options import AsJson, DatabaseUrl
 from jobd.cli.output import ago, local, note, print_json, print_table
@@ -118,17 +117,12 @@ def set_(
       jobd queues set mail --rate none
     """
     from jobd.limits import set_queue
-    from jobd.registry import check_name
 
     limits = said(
         max_running=max_running, rate=rate, burst=burst, fair=fair, weight=weight,
         delay_tolerance=delay_tolerance,
     )  # fmt: skip
-    check_name("queue", queue)
-    tell_strange("queues", queue, database_url)
-    ask(lambda quotas: set_queue(quotas, queue, limits, by=who()), database_url)
-    (row,) = ask(lambda quotas: quotas.queues(queue), database_url)
-    show(row)
+    set_and_show("queues", queue, limits, set_queue, database_url)
 
 
 def drain(

@@ -78,6 +78,17 @@ def call(work: Callable[[Link], Awaitable[Answer]], *, database_url: str | None)
         return asyncio.run(connected(database_at(url, settings)))
 
 
+@contextmanager
+def one_database(database_url: str | None) -> Iterator[str | None]:
+    """The URL for several calls, of which each would otherwise start and stop an embedded server."""
+    settings = load_for_database(database_url=database_url)
+    if settings.database_url is not None:
+        yield database_url
+        return
+    with database(settings) as url:
+        yield url
+
+
 def database_at(url: str, settings: Settings) -> Database:
     """The database at `url`, reached as the settings say."""
     from jobd.door import Database

@@ -11,7 +11,7 @@ import typer
 
 from jobd.cli.choosing import Chosen, option
 from jobd.cli.output import note
-from jobd.cli.session import call, who
+from jobd.cli.session import call, one_database, who
 from jobd.errors import ConfigError, JobdError
 from jobd.job import FINISHED, JobState
 
@@ -36,20 +36,21 @@ def sweep(act: Act, chosen: Chosen, *, database_url: str | None) -> None:
     """Do it to all jobs that are meant; exits with 1 where some had to be left as they were."""
     selection = _selected(act, chosen)
     asks = sys.stdin.isatty() and not chosen.yes and not chosen.dry_run
-    jobs: int | None = None
-    call(lambda link: _warn(link, act, selection), database_url=database_url)
-    if chosen.dry_run or asks:
-        counted = call(lambda link: _go(link, act, selection, chosen, counts=True), database_url=database_url)
-        meant = f"{act.verb} {_jobs(counted.jobs)}{_in_states(counted)}"
-        if chosen.dry_run or not counted.jobs:
-            typer.echo(f"would {meant}" if chosen.dry_run else f"{DONE[act.verb]} 0 jobs")
-            _tell_of_running(counted)
-            return
-        typer.confirm(f"{meant[0].upper()}{meant[1:]}?", abort=True)
-        jobs = counted.jobs
-    tally = call(
-        lambda link: _go(link, act, selection, chosen, counts=False, jobs=jobs), database_url=database_url
-    )
+    with one_database(database_url) as url:
+        jobs: int | None = None
+        call(lambda link: _warn(link, act, selection), database_url=url)
+        if chosen.dry_run or asks:
+            counted = call(lambda link: _go(link, act, selection, chosen, counts=True), database_url=url)
+            meant = f"{act.verb} {_jobs(counted.jobs)}{_in_states(counted)}"
+            if chosen.dry_run or not counted.jobs:
+                typer.echo(f"would {meant}" if chosen.dry_run else f"{DONE[act.verb]} 0 jobs")
+                _tell_of_running(counted)
+                return
+            typer.confirm(f"{meant[0].upper()}{meant[1:]}?", abort=True)
+            jobs = counted.jobs
+        tally = call(
+            lambda link: _go(link, act, selection, chosen, counts=False, jobs=jobs), database_url=url
+        )
     typer.echo(_told(tally))
     _tell_of_running(tally)
     if tally.held:

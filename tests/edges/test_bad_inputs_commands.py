@@ -154,7 +154,7 @@ REFUSED = {
     ),
     "command-queue-name": Command("queues pause high/priority", ("queue", "'high/priority'", "A-Z a-z 0-9")),
     "command-id": Command("show 17", ("ID", "UUID")),
-    "command-nothing-chosen": Command("delete", ("jobd delete: say", "--queue", "--all")),
+    "command-nothing-chosen": Command("delete", ("jobd: delete: say", "--queue", "--all")),
     "command-ids-and-filters": Command(f"cancel {ID} --queue mail", ("--queue", "'mail'", "ids", "one of")),
     "command-ids-and-dry-run": Command(f"delete {ID} --dry-run", ("--dry-run", "ids", "one of")),
     "command-many-empty": Command("delete --queue mail --error=", ("--error", "''", "1 to 1,000")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -33,7 +34,8 @@ def test_limits_of_a_queue_are_set_and_listed_with_what_runs(shell: str) -> None
     jobd("queues", "set", "mail", "--rate", "none", "--unfair")
     mail = listed("queues", "queue")["mail"]
     assert [mail[name] for name in said] == [10, None, None, False, 2, 1]
-    assert "@" in mail["changed_by"]
+    assert "@" in mail["changed_by"] and "T" in mail["changed_at"]
+    assert re.search(r"changed_at +[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2} [^ ]+\n", answer.out)
     assert "delay_tolerance  10m" in jobd("queues", "set", "mail", "--delay-tolerance", "600s").out
     assert listed("queues", "queue")["mail"]["delay_tolerance"] == "10m"
     jobd("queues", "set", "mail", "--delay-tolerance", "none")
