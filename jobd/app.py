@@ -14,7 +14,7 @@ from uuid import UUID
 from jobd.binding import dumped
 from jobd.client import Client, Kind
 from jobd.door import Database
-from jobd.errors import ConfigError, HandlerError
+from jobd.errors import MISSING, ConfigError, HandlerError
 from jobd.events import Events
 from jobd.filters import SweepOptions
 from jobd.job import Enqueued, Job, JobState
@@ -209,7 +209,7 @@ class Jobs:
             if settings.database_url is None:
                 raise ConfigError(
                     "JOBD_DATABASE_URL",
-                    None,
+                    MISSING,
                     "say where PostgreSQL is, like postgresql://user:password@host/database, in the "
                     "environment, in jobd.toml or as Jobs(database_url=...)",
                 )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from jobd.cli.output import note
-from jobd.errors import ConfigError, DatabaseUnavailable
+from jobd.errors import MISSING, ConfigError, DatabaseUnavailable
 
 if TYPE_CHECKING:
     from jobd.door import Database, Link
@@ -120,7 +120,7 @@ def database(settings: Settings, *, migrates: bool = True) -> Iterator[str]:
     if in_container():
         raise ConfigError(
             "JOBD_DATABASE_URL",
-            None,
+            MISSING,
             "a container needs a database outside it, like postgresql://user@host:5432/name; "
             "JOBD_IN_CONTAINER=0 allows one inside all the same, to be lost with the container",
         )

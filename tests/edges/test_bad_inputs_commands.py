@@ -131,7 +131,7 @@ REFUSED = {
     ),
     "database-url-in-container": Command(
         "run",
-        ("JOBD_DATABASE_URL", "None", "postgresql://user@host"),
+        ("JOBD_DATABASE_URL", "postgresql://user@host"),
         {"JOBD_DATABASE_URL": "", "JOBD_IN_CONTAINER": "1"},
     ),
     "host-wrong": Command(
