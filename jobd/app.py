@@ -15,7 +15,7 @@ from jobd.client import Client
 from jobd.declared import DeclaredSchedules
 from jobd.door import Database
 from jobd.enqueuer import Kind
-from jobd.errors import ConfigError, HandlerError
+from jobd.errors import MISSING, ConfigError, HandlerError
 from jobd.events import Events
 from jobd.filters import SweepOptions
 from jobd.job import Enqueued, Job, JobState
@@ -129,7 +129,7 @@ class Jobs:
             if settings.database_url is None:
                 raise ConfigError(
                     "JOBD_DATABASE_URL",
-                    None,
+                    MISSING,
                     "say where PostgreSQL is, like postgresql://user:password@host/database, in the "
                     "environment, in jobd.toml or as Jobs(database_url=...)",
                 )

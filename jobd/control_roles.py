@@ -75,10 +75,6 @@ class ControlRoles:
                     parts.settings.queues[name].keep if name in parts.settings.queues else "all"
                     for name in parts.queues
                 ),
-                delay_tolerances=tuple(
-                    parts.settings.queues[name].delay_tolerance if name in parts.settings.queues else None
-                    for name in parts.queues
-                ),
             ),
             declare=declare,
             lease=parts.lease,

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, Literal, Self
 from urllib.parse import quote
 
-from jobd.errors import ConfigError
+from jobd.errors import MISSING, ConfigError
 
 StopMode = Literal["smart", "fast", "immediate"]
 
@@ -46,7 +46,7 @@ def find_binaries() -> Path:
     if package is None or package.origin is None:
         raise ConfigError(
             "JOBD_DATABASE_URL",
-            None,
+            MISSING,
             "there is no database: install jobd[embedded] for one of your own, or set JOBD_DATABASE_URL",
         )
     installs = Path(package.origin).parent.glob("pginstall*/bin")

@@ -30,7 +30,11 @@ carries its facts as fields, and a text that says what to do next.
 
 from __future__ import annotations
 
+from typing import Final
 from uuid import UUID
+
+# The value of a ConfigError about what was left out.
+MISSING: Final = object()
 
 
 class JobdError(Exception):
@@ -42,9 +46,9 @@ class ConfigError(JobdError):
 
     def __init__(self, setting: str, value: object, remedy: str) -> None:
         self.setting = setting
-        self.value = value
+        self.value = None if value is MISSING else value
         self.remedy = remedy
-        super().__init__(f"{setting} = {value!r}: {remedy}")
+        super().__init__(f"{setting}: {remedy}" if value is MISSING else f"{setting} = {value!r}: {remedy}")
 
 
 class HandlerError(JobdError):
@@ -155,7 +159,7 @@ class TenantFull(JobdError):
     def __init__(self, tenant_id: str, *, limit: int, waiting: int, surplus: int = 1) -> None:
         """`surplus`: how many of those enqueued at once were too many, as far as they were sent.
 
-        `waiting` is without those, and ends 1,000 above the limit.
+        `waiting` is without those, and ends 1,000 above the limit: as many wait, or more.
         """
         self.tenant_id = tenant_id
         self.limit = limit
@@ -163,7 +167,8 @@ class TenantFull(JobdError):
         self.surplus = surplus
         more = f"{surplus} of the new ones are too many; " if surplus > 1 else ""
         super().__init__(
-            f"tenant {tenant_id!r} has {waiting} jobs waiting, and its max_pending is {limit}: {more}"
+            f"tenant {tenant_id!r} has {waiting}{' or more' if waiting >= limit + 1_000 else ''} "
+            f"job{'' if waiting == 1 else 's'} waiting, and its max_pending is {limit}: {more}"
             "try again when some have run, or raise max_pending of this tenant"
         )
 
@@ -196,7 +201,11 @@ class DrainTimeout(JobdError, TimeoutError):
         self.queue = queue
         self.seconds = seconds
         self.running = running
-        what = f"{running} of its jobs run still" if running else "some of its jobs are ready still"
+        what = (
+            f"{running} of its jobs still {'runs' if running == 1 else 'run'}"
+            if running
+            else "some of its jobs are still ready"
+        )
         rest = f"; it stays paused: wait again, or `jobd queues resume {queue}`" if paused else ""
         super().__init__(f"queue {queue!r} is not drained after {seconds:g} s: {what}{rest}")
 
@@ -207,12 +216,24 @@ class CallTimeout(JobdError, TimeoutError):
     def __init__(
         self, what: str, seconds: float, *, remedy: str = "look, or repeat it with the same id"
     ) -> None:
-        self.what = what
+        self.what = _CALLS.get(what, what)
         self.seconds = seconds
         super().__init__(
-            f"{what} did not end within {seconds:g} s (setting call_timeout); "
-            f"whether it took effect is unknown: {remedy}"
+            f"{self.what} did not end within {seconds:g} s (setting call_timeout); "
+            f"whether it took effect is unknown: {remedy}{_WAITED_FOR.get(what, '')}"
         )
+
+
+# Statements whose names are not those of calls, and what enqueues may have waited for.
+_CALLS = {"enqueue_new": "enqueue", "enqueue_of_tenant": "enqueue", "enqueue_keyed": "enqueue_many"}
+_OF_TENANT = "for the same tenant, where its max_pending is exact (`exact = false` waits for nobody)"
+_OPEN = "; it may have waited for an open transaction that enqueues"
+_WAITED_FOR = {
+    "enqueue": f"{_OPEN} with the same unique key or id, or {_OF_TENANT}",
+    "enqueue_keyed": f"{_OPEN} with the same unique keys, or {_OF_TENANT}",
+    "enqueue_of_tenant": f"{_OPEN} {_OF_TENANT}",
+    "enqueue_many": f"{_OPEN} {_OF_TENANT}",
+}
 
 
 class DatabaseUnavailable(JobdError):

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any, Literal, TypedDict, cast
 
 from jobd.duration import format_duration, parse_duration
-from jobd.errors import ConfigError
+from jobd.errors import MISSING, ConfigError
 from jobd.job import JobState
 from jobd.options import Duration, integer, plain_text
 from jobd.registry import check_name
@@ -96,7 +96,7 @@ def select(
         raise ConfigError("all", True, f"means every job, and {next(iter(given))} only some: leave one out")
     if not everything and not given:
         raise ConfigError(
-            "filter", None, f"nothing says which jobs to {verb}: give queue, kind, state ... or all=True"
+            "filter", MISSING, f"nothing says which jobs to {verb}: give queue, kind, state ... or all=True"
         )
     queues, kinds = _texts("queue", filters.get("queue")), _texts("kind", filters.get("kind"))
     for option, names in (("queue", queues), ("kind", kinds)):

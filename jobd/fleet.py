@@ -33,8 +33,6 @@ class Registration:
     concurrency: int
     # Which finished jobs each of these queues keeps: all, errors or nothing.
     keeps: tuple[str, ...]
-    # How late their jobs may start that say nothing; None leaves that as it is.
-    delay_tolerances: tuple[timedelta | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +142,9 @@ class Fleet:
             for row in rows
         ]
 
-    async def declare_queues(
-        self, names: Sequence[str], keeps: Sequence[str], delay_tolerances: Sequence[timedelta | None]
-    ) -> None:
-        """Let these queues be known, and what each keeps of its finished jobs: all, errors or nothing.
-
-        And the tolerance of jobs that say none; None leaves that as it is.
-        """
-        await self.door.fetch(BLOCKS["declare_queues"], list(names), list(keeps), list(delay_tolerances))
+    async def declare_queues(self, names: Sequence[str], keeps: Sequence[str]) -> None:
+        """Let these queues be known, and what each keeps of its finished jobs: all, errors or nothing."""
+        await self.door.fetch(BLOCKS["declare_queues"], list(names), list(keeps))
 
     async def pause(self, queue: str, *, by: str | None) -> datetime:
         """Stop claims from this queue; return since when they are stopped."""

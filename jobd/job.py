@@ -77,7 +77,7 @@ class Job:
     kept: bool = True
     unique_for: str | None = None
     """How long it holds its unique key: None, until it has ended; `waiting`, until it is claimed; `lost`, no
-    longer, since another job took it while this one ran; else for a window after its enqueue."""
+    longer, since another job took it while this one ran; else so long after its enqueue, like `1h30m`."""
 
     @property
     def tags(self) -> list[str]:

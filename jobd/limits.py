@@ -12,7 +12,7 @@ from typing import Any, Protocol, Unpack
 
 from jobd.client import Client
 from jobd.duration import parse_duration
-from jobd.errors import ConfigError, DrainTimeout, Refused
+from jobd.errors import MISSING, ConfigError, DrainTimeout, Refused
 from jobd.fleet import QueueUnknown
 from jobd.options import Duration
 from jobd.quota_options import (
@@ -177,7 +177,7 @@ class _Setting(Protocol):
 
 async def _set(set_limits: _Setting, name: str, limits: dict[str, Any], by: str) -> None:
     if not limits:
-        raise ConfigError("limits", None, "leave nothing to set; name one, such as max_running")
+        raise ConfigError("limits", MISSING, "none is named, so nothing is to be set")
     try:
         await set_limits(name, limits, by=by)
     except Refused as refusal:
@@ -207,10 +207,10 @@ async def drain(
     timeout: Duration | None,
     by: str,
     sleep: Callable[[float], Awaitable[None]],
-    told: Callable[[int], None] = lambda running: None,
+    told: Callable[[int, bool], None] = lambda running, ready: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """See Queues.drain; `told` hears now and then how many jobs run."""
+    """See Queues.drain; `told` hears now and then how many jobs run, and whether more are ready."""
     seconds = None if timeout is None else parse_duration(timeout, setting="timeout").total_seconds()
     if not await quotas.queues(check_name("queue", name)):
         raise QueueUnknown(name)
@@ -222,7 +222,7 @@ async def drain(
         quiet = quiet + 1 if running == 0 and not (backlog and ready) else 0
         if quiet >= DRAIN_LOOKS:
             return
-        told(running)
+        told(running, ready)
         if seconds is not None and end is not None and clock() >= end:
             raise DrainTimeout(name, seconds, running, paused=not backlog)
         await sleep(DRAIN_LOOK_SECONDS)

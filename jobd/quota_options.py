@@ -7,9 +7,11 @@ command line, decorators and settings. `jobd.set_queue` and its like judge the s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any, TypedDict
 
+from jobd.duration import format_duration, parse_duration
 from jobd.errors import ConfigError
 from jobd.rate import MAX_COUNT, Rate, parse_rate
 
@@ -31,6 +33,8 @@ class QueueOptions(TypedDict, total=False):
     """Whether its tenants take turns, by their weights, whatever each has waiting."""
     weight: int | None
     """Its part of a process's slots beside the other queues there, 1 unless said."""
+    delay_tolerance: str | float | timedelta | None
+    """How late those of its jobs may start that say nothing, where their enqueue looks at the queue."""
     paused: bool | None
     """Whether nothing is claimed from it."""
 
@@ -118,7 +122,8 @@ def _judged(what: str, known: type, options: Mapping[str, Any], setting: str) ->
             close = get_close_matches(name, names, n=1)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
             raise TypeError(f"limits of {what} got an unexpected keyword argument {name!r}; {hint}")
-        made[name] = None if value is None else _RULES[name](setting.format(name), value)
+        rule = _RULES["use_case" if known is UseCaseOptions else name]
+        made[name] = None if value is None else rule(setting.format(name), value)
     rate, burst = ("key_rate", "key_burst") if what == "a kind" else ("rate", "burst")
     if made.get(burst) is not None and rate in made and made[rate] is None:
         raise ConfigError(
@@ -127,15 +132,19 @@ def _judged(what: str, known: type, options: Mapping[str, Any], setting: str) ->
     return made
 
 
-def _number(at_least: int, at_most: int) -> Callable[[str, Any], int]:
+def _number(at_least: int, at_most: int, none: str = "no limit") -> Callable[[str, Any], int]:
     def judge(setting: str, value: Any) -> int:
         if type(value) is int and at_least <= value <= at_most:  # True would pass as an int
             return value
         raise ConfigError(
-            setting, value, f"must be a whole number from {at_least} to {at_most}, or None for no limit"
+            setting, value, f"must be a whole number from {at_least} to {at_most}, or None for {none}"
         )
 
     return judge
+
+
+def _tolerance(setting: str, value: Any) -> str:
+    return format_duration(parse_duration(value, setting=setting))
 
 
 def _flag(setting: str, value: Any) -> bool:
@@ -153,12 +162,14 @@ def _on_full(setting: str, value: Any) -> str:
 _RULES: Mapping[str, Callable[[str, Any], Any]] = {
     "max_running": _number(0, MAX_INT),
     "max_pending": _number(0, MAX_INT),
-    "key_limit": _number(1, MAX_INT),
-    "burst": _number(1, MAX_COUNT),
-    "key_burst": _number(1, MAX_COUNT),
-    "weight": _number(1, MAX_WEIGHT),
+    "use_case": _number(0, MAX_INT, "10"),
+    "key_limit": _number(1, MAX_INT, "1"),
+    "burst": _number(1, MAX_COUNT, "that of the rate"),
+    "key_burst": _number(1, MAX_COUNT, "that of the rate"),
+    "weight": _number(1, MAX_WEIGHT, "1"),
     "rate": lambda setting, value: str(parse_rate(value, setting=setting)),
     "key_rate": lambda setting, value: str(parse_rate(value, setting=setting)),
+    "delay_tolerance": _tolerance,
     "fair": _flag,
     "paused": _flag,
     "exact": _flag,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
 from jobd import sql
@@ -27,6 +27,7 @@ class QueueLimits:
     burst: int | None = None
     fair: bool = False
     weight: int = 1
+    delay_tolerance: timedelta | None = None
     paused_at: datetime | None = None
     paused_by: str | None = None
     changed_at: datetime | None = None
@@ -92,6 +93,14 @@ class Unfinished(NamedTuple):
     ready: bool
 
 
+class Strange(NamedTuple):
+    """Names that nobody knows so far, and what the live workers serve."""
+
+    strange: list[str]
+    queues: list[str]
+    kinds: list[str]
+
+
 class Quotas:
     """Limits, read and set. Limits to set are JSON objects: null takes one away, what is not named stays."""
 
@@ -144,6 +153,11 @@ class Quotas:
     async def use_cases(self, name: str | None = None) -> list[UseCaseLimits]:
         """Every use case of which something is said, or this one."""
         return [_made(UseCaseLimits, row) for row in await self.door.fetch(BLOCKS["use_cases"], name)]
+
+    async def strange(self, *, queues: Sequence[str] = (), kinds: Sequence[str] = ()) -> Strange:
+        """Which of these may be misspelt."""
+        (row,) = await self.door.fetch(BLOCKS["strange"], list(queues), list(kinds))
+        return Strange(row["strange"], row["queues"], row["kinds"])
 
     async def unfinished(self, queue: str) -> Unfinished:
         """What a queue has still to do."""

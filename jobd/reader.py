@@ -6,14 +6,16 @@ Nothing here is on the hot path and nothing writes.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from jobd import sql
 from jobd.door import Executes, Record
+from jobd.duration import format_duration
 from jobd.errors import JobNotFound
 from jobd.job import Job, JobState
 from jobd.reasons import ended, reasons
@@ -23,6 +25,9 @@ from jobd.timetable import Outlook
 
 BLOCKS = {**sql.blocks("reading"), **sql.blocks("standing")}
 JSON_COLUMNS = ("payload", "result", "backoff", "errors", "progress", "headers")
+
+# How the database writes an interval without months, such as `1 day 02:00:00`.
+_WINDOW = re.compile(r"(?:(\d+) days?)? ?(?:(\d+):(\d\d):(\d\d(?:\.\d+)?))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,9 +244,19 @@ def _job(row: Record) -> Job:
         if columns[name] is not None:
             columns[name] = _decoded(columns[name])
     columns["state"] = JobState(columns["state"])
+    columns["unique_for"] = _as_given(columns["unique_for"])
     columns["headers"] = columns["headers"] or {}
     columns["errors"] = columns["errors"] or []
     return Job(**columns)
+
+
+def _as_given(unique_for: str | None) -> str | None:
+    """`1h30m` for a window, which the database keeps in its own spelling; words as they are."""
+    written = _WINDOW.fullmatch(unique_for or "")
+    if not written or not unique_for:
+        return unique_for
+    days, hours, minutes, seconds = (float(part or 0) for part in written.groups())
+    return format_duration(timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
 
 
 def _columns(selection: Selection) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobd.app import Jobs
 from jobd.errors import ConfigError, PayloadError
-from jobd.quota_options import QueueOptions, TenantOptions, UseCaseOptions
+from jobd.quota_options import QueueOptions, TenantOptions, UseCaseOptions, queue_limits
 from jobd.terms import with_key
 from jobd.timetable import Terms
 
@@ -79,7 +79,12 @@ def declared_limits(jobs: Jobs, settings: Settings) -> dict[str, dict[str, dict[
 
     return {
         f"file:{jobs.module}": {
-            "queues": said(settings.queues, QueueOptions.__annotations__.keys() - {"paused"}),
+            "queues": {
+                name: queue_limits(limits)
+                for name, limits in said(
+                    settings.queues, QueueOptions.__annotations__.keys() - {"paused"}
+                ).items()
+            },
             "tenants": said(settings.tenants, TenantOptions.__annotations__.keys()),
             "use_cases": said(settings.use_cases, UseCaseOptions.__annotations__.keys()),
         },

@@ -8,6 +8,7 @@ it, shows the value (never a secret) and says what to write instead. The setting
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -167,15 +168,39 @@ class _Sources:
         _, name, value = self._find(place)
         if detail["type"] == "extra_forbidden":
             # The value of an unknown setting may be a misspelt password's.
-            return ConfigError(name, HIDDEN, f"is not a setting{_meant(place)}")
-        remedy = str(cause) if cause else detail["msg"].replace("Input should be", "must be")
+            quotas = name.endswith(QUOTAS)
+            return ConfigError(name, HIDDEN, f"is not a setting{_meant(place, quotas=quotas)}")
+        remedy = str(cause) if cause else _remedy(detail, place, quotas=name.endswith(QUOTAS))
         return ConfigError(name, _quotable(".".join(place), value), remedy)
+
+
+def _remedy(detail: ErrorDetails, place: tuple[str, ...], *, quotas: bool) -> str:
+    """What to write instead of a value whose type or size is wrong."""
+    match detail["type"]:
+        case "int_type" | "int_parsing" | "int_from_float" | "int_parsing_size" | "bool_type":
+            return "must be a whole number"
+        case "string_type":
+            return "must be a text"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            example = _QUOTA if quotas else _EXAMPLES.get(place[0], "{}")
+            return f"must be a table, like {example if len(place) == 1 else _inner(example)}"
+        case "list_type":
+            return f"must be a list of tables, like {_EXAMPLES.get(place[0], '[]')}"
+    return detail["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
+
+
+def _inner(example: str) -> str:
+    """The table of one queue, say, in an example of all."""
+    return json.dumps(next(iter(json.loads(example).values())))
 
 
 def _variable(variable: str, place: tuple[str, ...]) -> str:
     """The name of a setting in the environment."""
     if place[0] == "tenants" and not any(name.upper().startswith("JOBD_TENANTS") for name in os.environ):
-        return f"{_dotted(place[1:])} in {QUOTAS}" if place[1:] else QUOTAS
+        said = _dotted(place[1:])
+        if place[-1] == "max_pending":
+            said = f"{said}_jobs"
+        return f"{said} in {QUOTAS}" if said else QUOTAS
     return f"JOBD_{variable}"
 
 
@@ -186,6 +211,7 @@ def _not_json(error: SettingsError) -> ConfigError:
     return ConfigError(name, HIDDEN, f"is not JSON; write it like {_EXAMPLES[field]}{rest}")
 
 
+_QUOTA = '{"t1": {"max_pending_jobs": 100}}'
 _EXAMPLES = {
     "queues": '{"images": {"concurrency": 2}}',
     "tenants": '{"t1": {"max_pending": 100}}',
@@ -195,8 +221,11 @@ _EXAMPLES = {
 }
 
 
-def _meant(place: tuple[str, ...]) -> str:
+def _meant(place: tuple[str, ...], *, quotas: bool) -> str:
     match place:
+        case ("tenants", _, _) if quotas:
+            known = ["max_pending_jobs", *list(TenantSettings.model_fields)[1:]]
+            place = place[1:]
         case ("smtp", _):
             known = list(SmtpSettings.model_fields)
         case ("queues" | "tenants" | "use_cases", _, _):

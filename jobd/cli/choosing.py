@@ -12,7 +12,7 @@ from uuid import UUID
 
 import typer
 
-from jobd.errors import ConfigError
+from jobd.errors import MISSING, ConfigError
 
 if TYPE_CHECKING:
     from jobd.filters import Filters
@@ -71,11 +71,8 @@ class Chosen:
         """Whether ids were given. Raises ConfigError where that is not clear, or nothing was given."""
         if not self.ids:
             if not self.filters:
-                raise ConfigError(
-                    f"jobd {verb}",
-                    None,
-                    "say which jobs: ids, filters like --queue and --kind, or --all",
-                )
+                remedy = "say which jobs: ids, filters like --queue and --kind, or --all"
+                raise ConfigError(verb, MISSING, remedy)
             return False
         for name, value in {**self.filters, "limit": self.limit, "dry_run": self.dry_run}.items():
             if value not in (None, False):

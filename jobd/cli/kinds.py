@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from jobd.cli.limits import ask, back_to_declared, otherwise, plain, rate_text, said, show
+from jobd.cli.limits import ask, back_to_declared, otherwise, plain, rate_text, said, set_and_show
 from jobd.cli.options import AsJson, DatabaseUrl
 from jobd.cli.output import print_json, print_table
-from jobd.cli.session import who
 
 Kind = Annotated[str, typer.Argument(metavar="KIND", help="The kind of job.")]
 
@@ -61,6 +60,8 @@ def set_(
 ) -> None:
     """Set limits of each key of a kind; those that are not named stay as they are.
 
+    They hold for jobs that have a concurrency key: of the handler's template, or given with the enqueue.
+
     \b
     Example:
       jobd kinds set sync --key-limit 3 --key-rate 10/s
@@ -68,9 +69,7 @@ def set_(
     from jobd.limits import set_kind
 
     limits = said(key_limit=key_limit, ordered=ordered, key_rate=key_rate, key_burst=key_burst)
-    ask(lambda quotas: set_kind(quotas, kind, limits, by=who()), database_url)
-    (row,) = ask(lambda quotas: quotas.kinds(kind), database_url)
-    show(row)
+    set_and_show("kinds", kind, limits, set_kind, database_url)
 
 
 def reset(kind: Kind, database_url: DatabaseUrl = None) -> None:

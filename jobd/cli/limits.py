@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from jobd.cli.output import note, print_fields
+from jobd.cli.output import local, note, print_fields
 from jobd.cli.session import call, who
-from jobd.errors import ConfigError
+from jobd.duration import format_duration
+from jobd.errors import MISSING, ConfigError
 from jobd.quota_options import KindOptions, QueueOptions, TenantOptions, UseCaseOptions
 
 if TYPE_CHECKING:
     from jobd.door import Link
-    from jobd.quotas import Quotas
+    from jobd.quotas import Quotas, Strange
 
 Answer = TypeVar("Answer")
 
@@ -25,6 +27,9 @@ LIMITS = {
     for name in options.__annotations__
 }
 NUMBERS = ("max_running", "max_pending", "burst", "weight", "key_limit", "key_burst")
+
+# So many known names are told beside one that is not.
+KNOWN = 10
 
 MaxRunning = Annotated[
     str | None,
@@ -73,19 +78,48 @@ def ask(work: Callable[[Quotas], Awaitable[Answer]], database_url: str | None) -
         return call(asked, database_url=database_url)
     except ConfigError as error:
         if error.setting == "limits":
-            raise ConfigError("limits", None, "leave nothing to set; see the verb's --help") from error
+            raise ConfigError("limits", MISSING, "none is named; see the verb's --help") from error
         if error.setting in LIMITS:
             remedy = error.remedy.replace("None", "none")
             raise ConfigError(option(error.setting), error.value, remedy) from error
         raise
 
 
+def set_and_show(
+    place: str,
+    name: str,
+    limits: dict[str, Any],
+    set_limits: Callable[..., Awaitable[None]],
+    database_url: str | None,
+) -> None:
+    """Set limits of a queue, say, by its function of `jobd.limits`, and show what holds then.
+
+    Tells if a queue or kind may be misspelt: limits of one that is yet to come are taken all the same.
+    """
+
+    async def work(quotas: Quotas) -> tuple[Any, Strange | None]:
+        looks = place in ("queues", "kinds") and limits
+        found = await quotas.strange(**{place: [name]}) if looks else None
+        await set_limits(quotas, name, limits, by=who())
+        (row,) = await getattr(quotas, place)(name)
+        return row, found
+
+    row, found = ask(work, database_url)
+    if found is not None and found.strange:
+        served = getattr(found, place)
+        known = f"; known: {', '.join(served[:KNOWN])}" + (" ..." if served[KNOWN:] else "") if served else ""
+        note(f"no daemon serves {place.removesuffix('s')} {name!r} so far{known}")
+    show(row)
+
+
 def plain(limits: Any) -> dict[str, Any]:
-    """A row as JSON has it, with rates as people write them."""
+    """A row as JSON has it, with rates and tolerances as people write them."""
     row = {field.name: getattr(limits, field.name) for field in fields(limits)}
     for name in ("rate", "key_rate"):
         if row.get(name) is not None:
             row[name] = str(row[name])
+    if row.get("delay_tolerance") is not None:
+        row["delay_tolerance"] = format_duration(row["delay_tolerance"])
     return row
 
 
@@ -112,7 +146,10 @@ def back_to_declared(place: str, what: str, name: str, database_url: str | None)
 def show(limits: Any) -> None:
     """Print what holds, and what code and files say."""
     told = ", ".join(f"{name} {said}" for name, said in sorted(limits.declared.items()))
-    print_fields((plain(limits) | {"declared": told}).items())
+    row = {
+        name: local(value) if isinstance(value, datetime) else value for name, value in plain(limits).items()
+    }
+    print_fields((row | {"declared": told}).items())
 
 
 def of(running: int, limit: int | None) -> str:

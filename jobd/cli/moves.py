@@ -17,7 +17,7 @@ from jobd.cli.options import DatabaseUrl, instant
 from jobd.cli.session import call
 from jobd.cli.shape import report
 from jobd.cli.sweeps import sweep
-from jobd.errors import CallTimeout, ConfigError, DatabaseUnavailable, JobdError, SchemaError
+from jobd.errors import MISSING, CallTimeout, ConfigError, DatabaseUnavailable, JobdError, SchemaError
 
 if TYPE_CHECKING:
     from jobd.door import Link
@@ -111,7 +111,7 @@ def reschedule(
     if len(given) > 1:
         raise ConfigError(given[0], at or delay, f"and {given[1]} both say when: give one of them")
     if not given and priority is None:
-        raise ConfigError("reschedule", None, "say what changes: --at, --in, --now or --priority")
+        raise ConfigError("reschedule", MISSING, "say what changes: --at, --in, --now or --priority")
     moment = datetime.now(UTC)
     run_at = instant(at, option="--at") if at else moment if now else None
     if delay:

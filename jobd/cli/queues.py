@@ -19,7 +19,7 @@ from jobd.cli.limits import (
     plain,
     rate_text,
     said,
-    show,
+    set_and_show,
 )
 from jobd.cli.options import AsJson, DatabaseUrl
 from jobd.cli.output import ago, local, note, print_json, print_table
@@ -99,6 +99,12 @@ def set_(
         str | None,
         typer.Option("--weight", metavar="N", help="Its part of a process's slots; 1 unless said."),
     ] = None,
+    delay_tolerance: Annotated[
+        str | None,
+        typer.Option(
+            "--delay-tolerance", metavar="DURATION|none", help="So late may those start that say nothing."
+        ),
+    ] = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Set limits of a queue over all daemons; those that are not named stay as they are.
@@ -112,10 +118,11 @@ def set_(
     """
     from jobd.limits import set_queue
 
-    limits = said(max_running=max_running, rate=rate, burst=burst, fair=fair, weight=weight)
-    ask(lambda quotas: set_queue(quotas, queue, limits, by=who()), database_url)
-    (row,) = ask(lambda quotas: quotas.queues(queue), database_url)
-    show(row)
+    limits = said(
+        max_running=max_running, rate=rate, burst=burst, fair=fair, weight=weight,
+        delay_tolerance=delay_tolerance,
+    )  # fmt: skip
+    set_and_show("queues", queue, limits, set_queue, database_url)
 
 
 def drain(
@@ -141,12 +148,14 @@ def drain(
 
     from jobd.limits import drain as drained
 
-    last: list[int] = []
+    last: list[str] = []
 
-    def tell(running: int) -> None:
-        if last[-1:] != [running]:
-            last.append(running)
-            note(f"{running} of its jobs run" + (", or some are ready" if backlog else ""))
+    def tell(running: int, ready: bool) -> None:
+        told = f"{running or 'none'} of its jobs {'run' if running > 1 else 'runs'}"
+        told += ", and some are ready" if backlog and ready else ""
+        if last[-1:] != [told]:
+            last.append(told)
+            note(told)
 
     ask(
         lambda quotas: drained(

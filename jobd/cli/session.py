@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from jobd.cli.output import note
-from jobd.errors import ConfigError, DatabaseUnavailable
+from jobd.errors import MISSING, ConfigError, DatabaseUnavailable
 
 if TYPE_CHECKING:
     from jobd.door import Database, Link
@@ -78,6 +78,17 @@ def call(work: Callable[[Link], Awaitable[Answer]], *, database_url: str | None)
         return asyncio.run(connected(database_at(url, settings)))
 
 
+@contextmanager
+def one_database(database_url: str | None) -> Iterator[str | None]:
+    """The URL for several calls, of which each would otherwise start and stop an embedded server."""
+    settings = load_for_database(database_url=database_url)
+    if settings.database_url is not None:
+        yield database_url
+        return
+    with database(settings) as url:
+        yield url
+
+
 def database_at(url: str, settings: Settings) -> Database:
     """The database at `url`, reached as the settings say."""
     from jobd.door import Database
@@ -109,7 +120,7 @@ def database(settings: Settings, *, migrates: bool = True) -> Iterator[str]:
     if in_container():
         raise ConfigError(
             "JOBD_DATABASE_URL",
-            None,
+            MISSING,
             "a container needs a database outside it, like postgresql://user@host:5432/name; "
             "JOBD_IN_CONTAINER=0 allows one inside all the same, to be lost with the container",
         )

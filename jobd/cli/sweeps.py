@@ -11,7 +11,7 @@ import typer
 
 from jobd.cli.choosing import Chosen, option
 from jobd.cli.output import note
-from jobd.cli.session import call, who
+from jobd.cli.session import call, one_database, who
 from jobd.errors import ConfigError, JobdError
 from jobd.job import FINISHED, JobState
 
@@ -36,16 +36,21 @@ def sweep(act: Act, chosen: Chosen, *, database_url: str | None) -> None:
     """Do it to all jobs that are meant; exits with 1 where some had to be left as they were."""
     selection = _selected(act, chosen)
     asks = sys.stdin.isatty() and not chosen.yes and not chosen.dry_run
-    call(lambda link: _warn(link, act, selection), database_url=database_url)
-    if chosen.dry_run or asks:
-        counted = call(lambda link: _go(link, act, selection, chosen, counts=True), database_url=database_url)
-        meant = f"{act.verb} {_jobs(counted.jobs)}{_in_states(counted)}"
-        if chosen.dry_run or not counted.jobs:
-            typer.echo(f"would {meant}" if chosen.dry_run else f"{DONE[act.verb]} 0 jobs")
-            _tell_of_running(counted)
-            return
-        typer.confirm(f"{meant[0].upper()}{meant[1:]}?", abort=True)
-    tally = call(lambda link: _go(link, act, selection, chosen, counts=False), database_url=database_url)
+    with one_database(database_url) as url:
+        jobs: int | None = None
+        call(lambda link: _warn(link, act, selection), database_url=url)
+        if chosen.dry_run or asks:
+            counted = call(lambda link: _go(link, act, selection, chosen, counts=True), database_url=url)
+            meant = f"{act.verb} {_jobs(counted.jobs)}{_in_states(counted)}"
+            if chosen.dry_run or not counted.jobs:
+                typer.echo(f"would {meant}" if chosen.dry_run else f"{DONE[act.verb]} 0 jobs")
+                _tell_of_running(counted)
+                return
+            typer.confirm(f"{meant[0].upper()}{meant[1:]}?", abort=True)
+            jobs = counted.jobs
+        tally = call(
+            lambda link: _go(link, act, selection, chosen, counts=False, jobs=jobs), database_url=url
+        )
     typer.echo(_told(tally))
     _tell_of_running(tally)
     if tally.held:
@@ -81,12 +86,15 @@ async def _warn(link: Link, act: Act, selection: Selection) -> None:
             note(f"looks through about {rows:,} finished jobs: --newer-than 1d would spare the older days")
 
 
-async def _go(link: Link, act: Act, selection: Selection, chosen: Chosen, *, counts: bool) -> Tally:
+async def _go(
+    link: Link, act: Act, selection: Selection, chosen: Chosen, *, counts: bool, jobs: int | None = None
+) -> Tally:
+    """Count them, or do it: to so many jobs, where they were counted before."""
     import asyncio
 
     from jobd.sweep import Sweep
 
-    with _bar(act.verb if not counts else "count") as show:
+    with _bar(act.verb if not counts else "count", jobs) as show:
         operation = Sweep(
             link, act, selection, who=who(), limit=chosen.limit, sleep=asyncio.sleep, on_progress=show
         )
@@ -110,7 +118,7 @@ def _targets(act: Act) -> list[str]:
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[Callable[[Tally], None] | None]:
+def _bar(what: str, jobs: int | None) -> Iterator[Callable[[Tally], None] | None]:
     """How far it is, on a terminal; nothing elsewhere."""
     if not sys.stderr.isatty():
         yield None
@@ -129,11 +137,18 @@ def _bar(what: str) -> Iterator[Callable[[Tally], None] | None]:
         task = progress.add_task(what, total=None, jobs="")
 
         def show(tally: Tally) -> None:
-            # The extent is a guess: what was looked at may be more.
-            total = max(tally.extent, tally.looked, 1)
-            progress.update(task, total=total, completed=tally.looked, jobs=_jobs(tally.jobs))
+            done, total = how_far(tally, jobs)
+            progress.update(task, total=total, completed=done, jobs=_jobs(tally.jobs))
 
         yield show
+
+
+def how_far(tally: Tally, jobs: int | None) -> tuple[int, int | None]:
+    """How much is done, and of how much if known: of the jobs that were counted, or of those to look at."""
+    if jobs is not None:
+        return min(tally.jobs + tally.held + tally.busy, jobs), jobs
+    # What there is to look at is a guess of the database's.
+    return tally.looked, tally.extent if tally.looked < tally.extent else None
 
 
 def _told(tally: Tally) -> str:

@@ -17,11 +17,10 @@ from jobd.cli.limits import (
     plain,
     rate_text,
     said,
-    show,
+    set_and_show,
 )
 from jobd.cli.options import AsJson, DatabaseUrl
 from jobd.cli.output import note, print_json, print_table
-from jobd.cli.session import who
 
 Id = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's id.")]
 
@@ -89,9 +88,7 @@ def set_(
         max_pending=max_pending, on_full=on_full, exact=exact, max_running=max_running, rate=rate,
         burst=burst, weight=weight,
     )  # fmt: skip
-    ask(lambda quotas: set_tenant(quotas, tenant, limits, by=who()), database_url)
-    (row,) = ask(lambda quotas: quotas.tenants(tenant), database_url)
-    show(row)
+    set_and_show("tenants", tenant, limits, set_tenant, database_url)
 
 
 def remove(tenant: Id, database_url: DatabaseUrl = None) -> None:

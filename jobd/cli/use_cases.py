@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from jobd.cli.limits import MaxRunning, ask, back_to_declared, of, otherwise, plain, said, show
+from jobd.cli.limits import MaxRunning, ask, back_to_declared, of, otherwise, plain, said, set_and_show
 from jobd.cli.options import AsJson, DatabaseUrl
 from jobd.cli.output import print_json, print_table
-from jobd.cli.session import who
 
 UseCase = Annotated[str, typer.Argument(metavar="USE_CASE", help="The use case.")]
 
@@ -47,9 +46,7 @@ def set_(
     from jobd.limits import set_use_case
 
     limits = said(max_running=max_running)
-    ask(lambda quotas: set_use_case(quotas, use_case, limits, by=who()), database_url)
-    (row,) = ask(lambda quotas: quotas.use_cases(use_case), database_url)
-    show(row)
+    set_and_show("use_cases", use_case, limits, set_use_case, database_url)
 
 
 def reset(use_case: UseCase, database_url: DatabaseUrl = None) -> None:

@@ -140,9 +140,7 @@ class Heartbeat:
                 replace(self._process, worker_id=self._lease.worker_id), lease=self._lease.period
             )
             # Before it counts as done: until the queues say what they keep, it is tried again.
-            await self._fleet.declare_queues(
-                self._process.queues, self._process.keeps, self._process.delay_tolerances
-            )
+            await self._fleet.declare_queues(self._process.queues, self._process.keeps)
             await self._declare()
             self._registered = self._lease.worker_id
         else:

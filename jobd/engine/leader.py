@@ -67,9 +67,9 @@ class Leader:
         while True:
             pause = BEAT
             try:
-                await self._stand()
-                self._recovery.succeeded()
-                self.problem = None
+                if await self._stand():
+                    self._recovery.succeeded()
+                    self.problem = None
                 if self.term is not None and time.monotonic() >= self._duties_at:
                     self._duties_at = time.monotonic() + DUTY_INTERVAL
                     await self._try_duties(self.term)
@@ -85,16 +85,17 @@ class Leader:
             await self._fleet.abdicate(NAME, self._lease.worker_id)
             self._follow()
 
-    async def _stand(self) -> None:
-        term = (
-            await self._fleet.elect(NAME, self._lease.worker_id, lease=LEASE) if self._lease.valid else None
-        )
+    async def _stand(self) -> bool:
+        """Stand for election; False without a lease, when the database was not asked."""
+        stands = self._lease.valid
+        term = await self._fleet.elect(NAME, self._lease.worker_id, lease=LEASE) if stands else None
         if term is None:
             self._follow()
         elif term != self.term:
             self.term = term
             self._duties_at = 0.0
             self._events.emit(LeaderChanged(True, term))
+        return stands
 
     def _follow(self) -> None:
         if self.term is not None:

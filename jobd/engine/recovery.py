@@ -34,8 +34,13 @@ class Recovery:
         ceiling = min(LONGEST, SHORTEST * 2 ** min(self._failures, 10))
         return self._rng.uniform(SHORTEST / 2, ceiling)
 
+    @property
+    def lost(self) -> bool:
+        """Whether the last try failed."""
+        return self._failures > 0
+
     def succeeded(self) -> None:
-        """Note a success."""
+        """Note a success: of a statement, not of a round that sent none."""
         if self._failures:
             self._failures = 0
             self._events.emit(DatabaseBack(self.service, time.monotonic() - self._since))

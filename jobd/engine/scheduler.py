@@ -85,6 +85,9 @@ class Scheduler:
                 await self.declare(term)
                 if term is not None:
                     pause = await self.once(term)
+                elif self._recovery.lost:
+                    # A round without a statement says nothing of the database.
+                    await self._timetable.due(count=1, now=self._now())
                 self._recovery.succeeded()
                 self.turned_at, self.problem = time.monotonic(), None
             except JobdError as outage:

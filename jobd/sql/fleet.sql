@@ -90,14 +90,12 @@ select term from jobd.leader
 -- session is at it.
 select jobd.ensure_partitions($1::int, $2::timestamptz) as missing
 
--- name: declare_queues (names, keeps, delay_tolerances)
+-- name: declare_queues (names, keeps)
 -- Queues that this process serves appear in lists and can be paused, and keep of their finished jobs what it
--- says; a tolerance that it does not name stays as it is. By name, since two processes that declare the same queues lock them.
-insert into jobd.queues (name, keep, delay_tolerance)
-select distinct on (q.name) q.name, q.keep, q.delay_tolerance
-  from unnest($1::text[], $2::text[], $3::interval[]) as q (name, keep, delay_tolerance) order by q.name
-on conflict (name) do update set keep = excluded.keep, delay_tolerance = coalesce(excluded.delay_tolerance, queues.delay_tolerance)
- where queues.keep <> excluded.keep or queues.delay_tolerance is distinct from coalesce(excluded.delay_tolerance, queues.delay_tolerance)
+-- says. By name, since two processes that declare the same queues lock them.
+insert into jobd.queues (name, keep)
+select distinct on (q.name) q.name, q.keep from unnest($1::text[], $2::text[]) as q (name, keep) order by q.name
+on conflict (name) do update set keep = excluded.keep where queues.keep <> excluded.keep
 
 -- name: governing (queues)
 -- Which of these queues have jobs under limits that count over all daemons, whether any of those wait to run, what each

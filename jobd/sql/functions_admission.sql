@@ -111,7 +111,9 @@ begin
         return '{}';
     end if;
     late := sift.ids[number - surplus + 1 :];
-    said := format('tenant %L has %s jobs waiting, and may have %s', sift.tenant_id, waiting, quota.max_pending);
+    said := format('tenant %L has %s%s job%s waiting, and may have %s', sift.tenant_id, waiting,
+                   case when waiting >= quota.max_pending::bigint + 1000 then ' or more' end,
+                   case when waiting <> 1 then 's' end, quota.max_pending);
     if quota.on_full = 'refuse' and sift.raising then
         raise exception '%', said || case when number > 1 then format(': %s of the new ones are too many', surplus) else '' end
             using errcode = 'JD001', table = 'tenants', column = 'max_pending',

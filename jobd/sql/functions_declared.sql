@@ -133,7 +133,7 @@ as $$
 declare
     owners jsonb;
     none   jsonb := case reset_limits.place
-                        when 'queues' then '{"max_running": null, "rate": null, "burst": null, "fair": null, "weight": null}'
+                        when 'queues' then '{"max_running": null, "rate": null, "burst": null, "fair": null, "weight": null, "delay_tolerance": null}'
                         when 'tenants' then '{"max_pending": null, "on_full": null, "exact": null, "max_running": null, "rate": null, "burst": null, "weight": null}'
                         when 'kinds' then '{"key_limit": null, "ordered": null, "key_rate": null, "key_burst": null}'
                         when 'use_cases' then '{"max_running": null}' end;

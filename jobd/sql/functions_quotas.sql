@@ -15,8 +15,22 @@ as $$
      where w.count between 1 and 1000000 and w.number between 1 and w.most
 $$;
 
+create or replace function jobd.parse_tolerance(tolerance text) returns interval
+language plpgsql stable
+as $$
+-- What '10m' or '1 hour' says, or a number of seconds; null for what is no duration.
+declare
+    span interval;
+begin
+    span := parse_tolerance.tolerance::interval;
+    return case when span between interval '0' and interval '36525 days' then span end;
+exception when invalid_datetime_format or datetime_field_overflow or interval_field_overflow then
+    return null;
+end
+$$;
+
 create or replace function jobd.limit_columns(limits jsonb, allowed text[]) returns jsonb
-language plpgsql immutable parallel safe
+language plpgsql stable
 as $$
 -- What the columns get, for limits of these names: those of a rate are two, and where there is none the burst goes with it.
 declare
@@ -51,6 +65,11 @@ begin
                 remedy := 'refuse, shed or delay';
             end if;
             columns := columns || jsonb_build_object(name, coalesce(plain, 'refuse'));
+        elsif name = 'delay_tolerance' then
+            columns := columns || jsonb_build_object(name, jobd.parse_tolerance(plain));
+            if value is not null and columns -> name = 'null' then
+                remedy := 'a duration of at most 36525 days, like 10m';
+            end if;
         elsif name in ('rate', 'key_rate') then
             select p.count, p.period into rate
               from jobd.parse_rate(case when jsonb_typeof(value) = 'string' then plain end) p;
@@ -101,17 +120,17 @@ $$;
 create or replace function jobd.set_queue(name text, limits jsonb, by text default null) returns void
 language plpgsql volatile
 as $$
--- Set limits of a queue: max_running, rate, burst, fair, weight, and whether it is paused.
+-- Set limits of a queue: max_running, rate, burst, fair, weight, delay_tolerance, and whether it is paused.
 #variable_conflict use_column
 declare
-    columns jsonb := jobd.limit_columns(limits, '{max_running,rate,burst,fair,weight,paused}');
+    columns jsonb := jobd.limit_columns(limits, '{max_running,rate,burst,fair,weight,delay_tolerance,paused}');
     after   jobd.queues;
 begin
     perform jobd.check_limited('queue', set_queue.name, null, null);
     insert into jobd.queues (name) values (set_queue.name) on conflict do nothing;
     update jobd.queues q
-       set (max_running, rate_count, rate_period, rate_burst, fair, weight)
-               = (select n.max_running, n.rate_count, n.rate_period, n.rate_burst, n.fair, n.weight
+       set (max_running, rate_count, rate_period, rate_burst, fair, weight, delay_tolerance)
+               = (select n.max_running, n.rate_count, n.rate_period, n.rate_burst, n.fair, n.weight, n.delay_tolerance
                     from jsonb_populate_record(q, columns - 'paused') n),
            paused_at = case columns -> 'paused' when 'true' then coalesce(q.paused_at, clock_timestamp())
                                                 when 'false' then null else q.paused_at end,

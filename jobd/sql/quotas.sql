@@ -30,8 +30,8 @@ select jobd.reset_limits($1::text, $2::text, $3::text) as found
 
 -- name: queues (name)
 -- Limits of queues, of all or of one, and how many of its jobs run.
-select q.name, q.max_running, q.rate_count, q.rate_period, q.rate_burst, q.fair, q.weight, q.paused_at, q.paused_by, q.changed_at,
-       q.changed_by,
+select q.name, q.max_running, q.rate_count, q.rate_period, q.rate_burst, q.fair, q.weight, q.delay_tolerance, q.paused_at, q.paused_by,
+       q.changed_at, q.changed_by,
        jobd.declared_limits(jobd.declared_by_owner(q.declared, q.declared_by)) as declared, (select count(*) from jobd.jobs r where r.state = 'running' and r.queue = q.name)::int as running
   from jobd.queues q where $1::text is null or q.name = $1::text order by q.name
 
@@ -59,6 +59,16 @@ select k.name, k.key_limit, k.ordered, k.rate_count, k.rate_period, k.rate_burst
 select u.name, coalesce(u.max_running, 10) as max_running, u.changed_at, u.changed_by, jobd.declared_limits(jobd.declared_by_owner(u.declared, u.declared_by)) as declared,
        (select count(*) from jobd.jobs r where r.state = 'running' and r.use_case = u.name)::int as running
   from jobd.use_cases u where $1::text is null or u.name = $1::text order by u.name
+
+-- name: strange (queues, kinds)
+-- Which of these no daemon ever served and nobody said anything of, and what those that are there serve: for misspelt names.
+select array(select n.name from unnest($1::text[]) as n (name) where not exists (select from jobd.queues q where q.name = n.name)
+                and not exists (select from jobd.workers w where n.name = any (w.queues))
+              union all
+             select n.name from unnest($2::text[]) as n (name) where not exists (select from jobd.kinds k where k.name = n.name)
+                and not exists (select from jobd.workers w where n.name = any (w.kinds))) as strange,
+       array(select distinct s.name from jobd.workers w, unnest(w.queues) as s (name) order by s.name) as queues,
+       array(select distinct s.name from jobd.workers w, unnest(w.kinds) as s (name) order by s.name) as kinds
 
 -- name: unfinished (queue)
 -- How many jobs of a queue run, and whether any are ready, as the partial indexes tell.

@@ -139,7 +139,7 @@ OPTIONS: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
     ),
     "database-url-missing": (
         lambda jobs: Jobs().client,
-        ("JOBD_DATABASE_URL", "None", "Jobs(database_url=...)"),
+        ("JOBD_DATABASE_URL", "Jobs(database_url=...)"),
     ),
 }
 

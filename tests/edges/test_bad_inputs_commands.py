@@ -56,7 +56,7 @@ REFUSED = {
         ("JOBD_LEASE", "'5s'", "JOBD_HEARTBEAT is 3s", "raise it to 9s"),
         {"JOBD_LEASE": "5s", "JOBD_HEARTBEAT": "3s"},
     ),
-    "setting-value": Command("list", ("JOBD_CONCURRENCY", "'many'", "integer"), {"JOBD_CONCURRENCY": "many"}),
+    "setting-value": Command("list", ("JOBD_CONCURRENCY", "'many'", "whole"), {"JOBD_CONCURRENCY": "many"}),
     "retention-short": Command(
         "list", ("JOBD_HISTORY_RETENTION", "'12h'", "from 1d"), {"JOBD_HISTORY_RETENTION": "12h"}
     ),
@@ -81,8 +81,18 @@ REFUSED = {
     ),
     "quotas-value": Command(
         "list",
-        ("ASYNC_JOBS_PER_TENANT_QUOTAS", "t1.max_pending", "'many'", "integer"),
+        ("ASYNC_JOBS_PER_TENANT_QUOTAS", "t1.max_pending_jobs", "'many'", "a whole number"),
         {"ASYNC_JOBS_PER_TENANT_QUOTAS": '{"t1": {"max_pending_jobs": "many"}}'},
+    ),
+    "quotas-table": Command(
+        "list",
+        ("t1 in ASYNC_JOBS_PER_TENANT_QUOTAS", "100", 'a table, like {"max_pending_jobs": 100}'),
+        {"ASYNC_JOBS_PER_TENANT_QUOTAS": '{"t1": 100}'},
+    ),
+    "quotas-name": Command(
+        "list",
+        ("t1.max_pendng_jobs in ASYNC_JOBS_PER_TENANT_QUOTAS", "t1.max_pending_jobs?"),
+        {"ASYNC_JOBS_PER_TENANT_QUOTAS": '{"t1": {"max_pendng_jobs": 100}}'},
     ),
     "toml-schedule-when": toml(
         '[[schedules]]\nid = "nightly"\nwhen = "30 25 * * *"\nkind = "report"',
@@ -121,7 +131,7 @@ REFUSED = {
     ),
     "database-url-in-container": Command(
         "run",
-        ("JOBD_DATABASE_URL", "None", "postgresql://user@host"),
+        ("JOBD_DATABASE_URL", "postgresql://user@host"),
         {"JOBD_DATABASE_URL": "", "JOBD_IN_CONTAINER": "1"},
     ),
     "host-wrong": Command(
@@ -144,7 +154,7 @@ REFUSED = {
     ),
     "command-queue-name": Command("queues pause high/priority", ("queue", "'high/priority'", "A-Z a-z 0-9")),
     "command-id": Command("show 17", ("ID", "UUID")),
-    "command-nothing-chosen": Command("delete", ("jobd delete", "None", "--queue", "--all")),
+    "command-nothing-chosen": Command("delete", ("jobd: delete: say", "--queue", "--all")),
     "command-ids-and-filters": Command(f"cancel {ID} --queue mail", ("--queue", "'mail'", "ids", "one of")),
     "command-ids-and-dry-run": Command(f"delete {ID} --dry-run", ("--dry-run", "ids", "one of")),
     "command-many-empty": Command("delete --queue mail --error=", ("--error", "''", "1 to 1,000")),
@@ -158,7 +168,7 @@ REFUSED = {
     "command-limit": Command("queues set mail --max-running ten", ("--max-running", "'ten'", "whole number")),
     "command-limit-rate": Command("queues set mail --rate 100/month", ("--rate", "'100/month'", '"100/m"')),
     "command-limit-word": Command("tenants set t1 --on-full drop", ("--on-full", "'drop'", "'refuse'")),
-    "command-limit-nothing": Command("queues set mail", ("limits", "--help")),
+    "command-limit-nothing": Command("queues set mail", ("limits: none is named", "--help")),
     "schedule-unknown": Command("schedules pause nightli", ("'nightli'", "jobd schedules list")),
     "queue-unknown": Command("queues resume imags", ("'imags'", "jobd queues list")),
 }

@@ -50,9 +50,9 @@ REFUSED: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
     "limit-number": (queue(max_running=-1), ("max_running", "-1", "from 0")),
     "limit-text": (tenant(max_pending="100"), ("max_pending", "'100'", "whole number")),
     "limit-name": (queue(max_runing=10), ("'max_runing'", "max_running?")),
-    "limit-none": (queue(), ("limits", "name one")),
+    "limit-none": (queue(), ("limits: none is named",)),
     "limit-flag": (queue(fair="yes"), ("fair", "'yes'", "True or False")),
-    "limit-weight": (queue(weight=0), ("weight", "0", "from 1 to 1000")),
+    "limit-weight": (queue(weight=0), ("weight", "0", "from 1 to 1000", "None for 1")),
     "limit-on-full": (tenant(on_full="drop"), ("on_full", "'drop'", "'refuse'")),
     "limit-tenant": (
         lambda jobs: jobs.tenants.set("t" * 256, max_running=1),

@@ -133,7 +133,7 @@ REFUSED: dict[str, tuple[Act, tuple[str, ...]]] = {
     "unique-key-twice": (enqueue_one_key_twice, ("'order-17'", "twice in this call", "leave one out")),
     "unique-key-taken": (retry_with_taken_key, (str(ID), "'order-17'", str(OTHER), "cancel that one")),
     "wait-timeout": (wait_too_short, (str(ID), "scheduled", "wait again")),
-    "tenant-full": (tenant_full, ("'acme'", "max_pending is 2", "1 jobs waiting", "2 of the new ones")),
+    "tenant-full": (tenant_full, ("'acme'", "max_pending is 2", "1 job waiting", "2 of the new ones")),
     "sql-tenant-full": (sql_tenant_full, ("'acme'", "0 jobs waiting", "max_pending")),
     "sql-concurrency-key": (sql_concurrency_key, ("concurrency_key", "0 characters", "1 to 500")),
     "sql-drop": (sql_drop, ("deadline_policy", "'default'", "late by how much")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -33,7 +34,12 @@ def test_limits_of_a_queue_are_set_and_listed_with_what_runs(shell: str) -> None
     jobd("queues", "set", "mail", "--rate", "none", "--unfair")
     mail = listed("queues", "queue")["mail"]
     assert [mail[name] for name in said] == [10, None, None, False, 2, 1]
-    assert "@" in mail["changed_by"]
+    assert "@" in mail["changed_by"] and "T" in mail["changed_at"]
+    assert re.search(r"changed_at +[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2} [^ ]+\n", answer.out)
+    assert "delay_tolerance  10m" in jobd("queues", "set", "mail", "--delay-tolerance", "600s").out
+    assert listed("queues", "queue")["mail"]["delay_tolerance"] == "10m"
+    jobd("queues", "set", "mail", "--delay-tolerance", "none")
+    assert listed("queues", "queue")["mail"]["delay_tolerance"] is None
 
 
 def test_a_queue_is_drained_and_stays_paused(shell: str) -> None:
@@ -51,8 +57,8 @@ def test_a_drain_that_takes_too_long_says_so_and_exits_with_1(shell: str) -> Non
     in_database(shell, busy)
     jobd("queues", "set", "mail", "--max-running", 10)
     answer = jobd("queues", "drain", "mail", "--timeout", "10ms", code=1)
-    assert "1 of its jobs run" in answer.err
-    assert "queue 'mail' is not drained after 0.01 s: 1 of its jobs run still; it stays paused" in answer.err
+    assert "1 of its jobs runs\n" in answer.err
+    assert "queue 'mail' is not drained after 0.01 s: 1 of its jobs still runs; it stays paused" in answer.err
 
 
 def test_limits_of_a_tenant(shell: str) -> None:
@@ -84,6 +90,25 @@ def test_the_limit_of_a_use_case(shell: str) -> None:
     assert listed("use-cases")["labels"]["max_running"] == 10
 
 
+def test_a_name_that_no_daemon_serves_is_told_and_taken_all_the_same(shell: str) -> None:
+    in_database(shell, lambda link: make_worker(link, queues=["default", "mail"], kinds=["send", "sync"]))
+    for words, told in (
+        (
+            ("queues", "set", "mial", "--max-running", 3),
+            "no daemon serves queue 'mial' so far; known: default, mail",
+        ),
+        (
+            ("kinds", "set", "synk", "--key-limit", 3),
+            "no daemon serves kind 'synk' so far; known: send, sync",
+        ),
+    ):
+        assert jobd(*words).err.splitlines() == [told]
+        assert jobd(*words).err == ""
+    assert jobd("queues", "set", "mail", "--max-running", 3).err == ""
+    assert jobd("kinds", "set", "sync", "--key-limit", 3).err == ""
+    assert listed("kinds").keys() == {"sync", "synk"}
+
+
 def test_what_is_declared_otherwise_is_shown_and_brought_back(shell: str) -> None:
     said: dict[str, dict[str, Any]] = {
         "queues": {"mail": {"max_running": 10, "rate": "100/m"}},
@@ -110,12 +135,24 @@ def test_what_is_declared_otherwise_is_shown_and_brought_back(shell: str) -> Non
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("queues set mail", "limits = None: leave nothing to set; see the verb's --help"),
+        ("queues set mail", "limits: none is named; see the verb's --help"),
         ("queues set mail --max-running ten", "--max-running = 'ten': must be a whole number, or none"),
-        ("queues set mail --max-running -1", "--max-running = -1: must be a whole number from 0 to"),
+        (
+            "queues set mail --max-running -1",
+            "--max-running = -1: must be a whole number from 0 to 2147483647, or none for no limit",
+        ),
         ("queues set mail --rate 100/month", "--rate = '100/month': is not a rate; write it like"),
         ("queues set mail --burst 5", "--burst = 5: belongs to a rate, and none is set; set both"),
-        ("queues set mail --weight 0", "--weight = 0: must be a whole number from 1 to 1000"),
+        ("queues set mail --weight 0", "--weight = 0: must be a whole number from 1 to 1000, or none for 1"),
+        (
+            "use-cases set labels --max-running -1",
+            "--max-running = -1: must be a whole number from 0 to 2147483647, or none for 10",
+        ),
+        (
+            "kinds set sync --key-limit 0",
+            "--key-limit = 0: must be a whole number from 1 to 2147483647, or none for 1",
+        ),
+        ("queues set mail --delay-tolerance soon", "--delay-tolerance = 'soon': is not a duration; write it"),
         ("queues set high/priority --weight 2", "queue 'high/priority' is no valid name"),
         ("tenants set t1 --on-full drop", "--on-full = 'drop': must be 'refuse', 'shed' or 'delay'"),
         ("queues set mail --max-running -7", "2147483647, or none for no limit"),

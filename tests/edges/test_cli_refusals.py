@@ -109,7 +109,7 @@ def test_a_container_without_a_database_url_is_refused(folder: Path, monkeypatch
     monkeypatch.setenv("JOBD_IN_CONTAINER", "1")
     for words in (["run"], ["enqueue", "tidy"], ["list"]):
         answer = jobd(*words, code=2)
-        assert "JOBD_DATABASE_URL = None: a container needs a database outside it" in answer.err
+        assert "JOBD_DATABASE_URL: a container needs a database outside it" in answer.err
     assert not (folder / ".jobd").exists()
 
 

@@ -43,7 +43,7 @@ class Body:
             declare=self._on_declare,
             process=Registration(
                 worker_id=self.lease.worker_id, host="here", pid=1, version="0", queues=("default",),
-                kinds=("noop",), roles=("worker",), concurrency=5, keeps=("all",), delay_tolerances=(None,),
+                kinds=("noop",), roles=("worker",), concurrency=5, keeps=("all",),
             ),
             lease=self.lease,
             beat=timedelta(seconds=beat),

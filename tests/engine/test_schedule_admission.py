@@ -12,6 +12,7 @@ from jobd.door import Link
 from jobd.errors import TenantFull
 from jobd.fleet import Fleet
 from jobd.ids import uuid7
+from jobd.quotas import Quotas
 from tests.engine.clockwork import BEGIN, MINUTE, Clockwork
 from tests.factories import query
 from tests.signals import eventually
@@ -45,7 +46,7 @@ async def test_an_occurrence_without_room_is_a_dead_job_that_says_why(
     await clock.after(MINUTE)
     jobs = [job for job in await clock.jobs() if job["tenant_id"] == "t"]
     assert [job["state"] for job in jobs] == ["ready", "dead"]
-    assert jobs[1]["reason"] == f"{said}: tenant 't' has 1 jobs waiting, and may have 1"
+    assert jobs[1]["reason"] == f"{said}: tenant 't' has 1 job waiting, and may have 1"
     assert await clock.history() == [(1, 1, 1, "ran", None), (2, 2, 1, "ran", None)]
     first, second = await clock.timetable.occurrences("s")
     assert (first.state, first.job_reason, second.state) == ("dead", jobs[1]["reason"], "ready")
@@ -100,7 +101,7 @@ async def test_what_is_triggered_may_be_shed(clock: Clockwork, link: Link):
 
 
 async def test_an_occurrence_has_the_tolerance_of_its_queue(clock: Clockwork, link: Link):
-    await Fleet(link).declare_queues(["default"], ["all"], [10 * MINUTE])
+    await Quotas(link).set_queue("default", {"delay_tolerance": "10m"}, by=None)
     await clock.add("* * * * *")
     await clock.add("* * * * *", "own", delay_tolerance=MINUTE)
     await clock.after(MINUTE)

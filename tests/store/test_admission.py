@@ -11,11 +11,11 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from jobd import bulk
+from jobd import Jobs, bulk
 from jobd.bulk import CHUNK_JOBS
 from jobd.client import Client
 from jobd.door import Link
-from jobd.errors import TenantFull
+from jobd.errors import CallTimeout, TenantFull
 from jobd.job import JobState
 from jobd.store import Store
 from tests.factories import SECOND, make_job, make_jobs, new_job, query, scalar
@@ -65,6 +65,19 @@ async def test_a_tenant_may_be_shut_out(client: Client, door: Link):
     await tenant(door, most=0)
     with pytest.raises(TenantFull, match="'t' has 0 jobs waiting, and its max_pending is 0"):
         await client.enqueue("greet", tenant_id="t")
+
+
+async def test_a_count_that_stopped_says_so(client: Client, door: Link):
+    await query(
+        door,
+        "select jobd.enqueue('noop', tenant_id => 't') from generate_series(1, 1200)",
+    )
+    await tenant(door, most=2)
+    with pytest.raises(TenantFull, match="'t' has 1002 or more jobs waiting, and its max_pending is 2"):
+        await client.enqueue("greet", tenant_id="t")
+    await query(door, "update jobd.tenants set on_full = 'shed'")
+    job = await client.get((await client.enqueue("greet", tenant_id="t")).id)
+    assert job.reason == "shed: tenant 't' has 1002 or more jobs waiting, and may have 2"
 
 
 async def test_a_tenant_with_other_limits_only_takes_any_number(client: Client, door: Link):
@@ -127,7 +140,7 @@ async def test_what_is_shed_is_dead_and_says_why(client: Client, door: Link, exa
     assert (first.shed, second.shed, second.created) == (False, True, True)
     job = await client.wait(second.id, timeout=5)
     assert (job.state, job.attempt, job.payload) == (JobState.DEAD, 0, {"n": 1})
-    assert job.reason == "shed: tenant 't' has 1 jobs waiting, and may have 1"
+    assert job.reason == "shed: tenant 't' has 1 job waiting, and may have 1"
     assert await client.retry(second.id) == JobState.READY
 
 
@@ -267,6 +280,15 @@ async def test_enqueues_of_a_tenant_wait_for_each_other_up_to_the_commit(
     assert await store.enqueue_of_tenant(new_job(tenant_id="other"))
     assert await store.enqueue_of_tenant(new_job(tenant_id="unlimited"))
     assert not await held.commit_under(store.enqueue_of_tenant(new_job(tenant_id="t")))
+
+
+async def test_whoever_waits_too_long_hears_for_what(database_url: str, door: Link, held: Held):
+    await tenant(door, most=9)
+    assert await Store(held).enqueue_of_tenant(new_job(tenant_id="t"))
+    said = "^enqueue did not end within 0.3 s .* for the same tenant, where its max_pending is exact"
+    async with Jobs(database_url, call_timeout="300ms") as jobs:
+        with pytest.raises(CallTimeout, match=said):
+            await jobs.enqueue("noop", tenant_id="t")
 
 
 async def test_what_is_rolled_back_leaves_its_room(store: Store, door: Link, held: Held):

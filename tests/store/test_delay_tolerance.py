@@ -11,8 +11,10 @@ import pytest
 from jobd import Jobs
 from jobd.client import Client
 from jobd.door import Link
-from jobd.errors import ConfigError
-from jobd.fleet import Fleet
+from jobd.errors import ConfigError, Refused
+from jobd.quotas import Quotas
+from jobd.served import declared_limits
+from jobd.settings import load_settings
 from jobd.store import Store
 from tests.factories import SECOND, new_job, query, scalar
 
@@ -50,8 +52,8 @@ async def test_the_process_that_enqueues_takes_it_from_its_settings(jobs: Jobs, 
     assert (await stored(door))[4:] == [(TOLERANCE, TOLERANCE)] * 3
 
 
-async def test_enqueues_in_sql_find_it_in_the_database(door: Link, store: Store, fleet: Fleet):
-    await fleet.declare_queues(["images", "default"], ["all"] * 2, [TOLERANCE, None])
+async def test_enqueues_in_sql_find_it_in_the_database(door: Link, store: Store):
+    await query(door, """select jobd.set_queue('images', '{"delay_tolerance": "10m"}')""")
     await query(door, "select jobd.enqueue('noop', queue => 'images')")
     await query(door, "select jobd.enqueue('noop', queue => 'images', delay_tolerance => '1 s')")
     await query(door, "select jobd.enqueue('noop')")
@@ -61,13 +63,47 @@ async def test_enqueues_in_sql_find_it_in_the_database(door: Link, store: Store,
     assert own == [TOLERANCE, SECOND, None, TOLERANCE, TOLERANCE]
 
 
-async def test_a_daemon_that_names_none_leaves_it_and_one_that_names_another_changes_it(
-    door: Link, fleet: Fleet
-):
-    told = "select delay_tolerance from jobd.queues where name = 'images'"
-    for given, stands in ((TOLERANCE, TOLERANCE), (None, TOLERANCE), (SECOND, SECOND)):
-        await fleet.declare_queues(["images"], ["all"], [given])
-        assert await scalar(door, told) == stands
+async def test_what_was_set_at_run_time_stays_until_the_file_says_something_else(door: Link, jobs: Jobs):
+    quotas = Quotas(door)
+
+    async def declare(**queue: Any) -> timedelta | None:
+        said = declared_limits(Jobs(), load_settings(queues={"images": queue}))
+        for owner, limits in said.items():
+            await quotas.declare_limits(owner, limits)
+        return (await jobs.queues.get("images")).delay_tolerance
+
+    assert await declare(delay_tolerance="10m") == TOLERANCE
+    assert (await jobs.queues.get("images")).declared == {"delay_tolerance": "10m"}
+    await jobs.queues.set("images", delay_tolerance=SECOND)
+    assert await declare(delay_tolerance="600s") == SECOND
+    await jobs.queues.reset("images")
+    assert (await jobs.queues.get("images")).delay_tolerance == TOLERANCE
+    assert await declare(delay_tolerance="1h") == 6 * TOLERANCE
+    assert await declare(concurrency=3) is None
+
+
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [
+        ("null", None),
+        ('"0s"', timedelta(0)),
+        ('"1h30m"', timedelta(hours=1.5)),
+        ('"250ms"', timedelta(seconds=0.25)),
+        ('"36525d"', timedelta(days=36525)),
+        ('"1 hour"', timedelta(hours=1)),
+        ("90", timedelta(seconds=90)),
+    ],
+)
+async def test_sql_reads_what_python_writes(door: Link, written: str, means: timedelta | None):
+    await query(door, """select jobd.set_queue('images', '{"delay_tolerance": "10m"}')""")
+    await query(door, f"""select jobd.set_queue('images', '{{"delay_tolerance": {written}}}')""")
+    assert await scalar(door, "select delay_tolerance from jobd.queues") == means
+
+
+@pytest.mark.parametrize("written", ['"soon"', '"-1s"', '"36526d"', "true", "[]", '"infinity"', '"9e99 s"'])
+async def test_sql_refuses_what_is_no_tolerance(door: Link, written: str):
+    with pytest.raises(Refused, match=r"^delay_tolerance = .*: a duration of at most 36525 days"):
+        await query(door, f"""select jobd.set_queue('images', '{{"delay_tolerance": {written}}}')""")
 
 
 async def test_a_schedule_may_leave_the_tolerance_of_what_it_drops_to_the_queue(jobs: Jobs, door: Link):
@@ -78,10 +114,8 @@ async def test_a_schedule_may_leave_the_tolerance_of_what_it_drops_to_the_queue(
         await jobs.schedules.add("t", "@daily", "noop", deadline_policy="drop")
 
 
-async def test_a_process_without_the_file_finds_it_only_where_it_looks_anyway(
-    client: Client, door: Link, fleet: Fleet
-):
-    await fleet.declare_queues(["images"], ["all"], [TOLERANCE])
+async def test_a_process_without_the_file_finds_it_only_where_it_looks_anyway(client: Client, door: Link):
+    await Quotas(door).set_queue("images", {"delay_tolerance": "10m"}, by=None)
     await client.enqueue("noop", queue="images")
     await client.enqueue("noop", queue="images", unique_key="k")
     await client.enqueue_many("noop", [{}], queue="images")

@@ -26,7 +26,6 @@ def registration(**fields: object) -> Registration:
         "roles": ("worker",),
         "concurrency": 10,
         "keeps": ("all", "nothing"),
-        "delay_tolerances": (None, None),
     }
     return Registration(**defaults | fields)  # type: ignore[arg-type]
 
@@ -238,8 +237,8 @@ async def test_a_resumed_queue_wakes_a_worker_that_sleeps(fleet: Fleet, door: Li
 
 async def test_queues_are_declared_once_and_stay_paused(fleet: Fleet, reader: Reader):
     await fleet.pause("a", by="ann")
-    await fleet.declare_queues(["a", "b"], ["all", "all"], [None] * 2)
-    await fleet.declare_queues(["b", "a", "a"], ["all"] * 3, [None] * 3)
+    await fleet.declare_queues(["a", "b"], ["all", "all"])
+    await fleet.declare_queues(["b", "a", "a"], ["all"] * 3)
     assert [(depth.queue, depth.paused_by) for depth in await reader.depths()] == [("a", "ann"), ("b", None)]
 
 

@@ -250,7 +250,7 @@ async def test_a_job_that_is_in_another_state_by_now_is_left_alone(
 async def test_a_cancelled_job_of_a_queue_that_keeps_nothing_leaves_a_tombstone(
     door: Link, sweeps: Sweeps, fleet: Fleet, reader: Reader, audit_id: UUID
 ):
-    await fleet.declare_queues(["pings"], ["nothing"], [None])
+    await fleet.declare_queues(["pings"], ["nothing"])
     pinged, other = await make_job(door, queue="pings"), await make_job(door)
     await sweeps.cancel_many([pinged, other], states=LIVING, reason="x", audit_id=audit_id)
     assert [(await reader.get(id)).kept for id in (pinged, other)] == [False, True]

@@ -97,7 +97,7 @@ ENDS: dict[END, JobState] = {
 async def test_an_end_that_is_no_success_is_kept_unless_its_queue_keeps_nothing(
     door: Link, store: Store, fleet: Fleet, reader: Reader, end: END, keep: str
 ):
-    await fleet.declare_queues(["pings", "other"], [keep, "nothing"], [None] * 2)
+    await fleet.declare_queues(["pings", "other"], [keep, "nothing"])
     job = await reader.get(await end(door, store))
     assert (job.state, job.kept, job.queue, job.kind) == (ENDS[end], keep != "nothing", "pings", "noop")
     assert job.finished_at is not None
@@ -147,7 +147,7 @@ async def test_of_a_terse_success_and_a_rescue_at_the_same_time_one_counts(
 async def test_a_retry_that_the_handler_wants_is_no_end(
     door: Link, store: Store, fleet: Fleet, reader: Reader
 ):
-    await fleet.declare_queues(["pings"], ["nothing"], [None])
+    await fleet.declare_queues(["pings"], ["nothing"])
     id = await make_job(door, state="running", queue="pings", payload={"a": 1})
     assert await store.finish([run(id, JobState.READY)]) == {id: JobState.READY}
     job = await reader.get(id)
@@ -217,7 +217,7 @@ async def test_it_can_be_deleted(door: Link, store: Store, reader: Reader):
 async def test_the_process_that_declares_a_queue_last_says_what_it_keeps(door: Link, fleet: Fleet):
     kept = "select keep from jobd.queues where name = 'pings'"
     for keep in ("nothing", "errors", "all", "all"):
-        await fleet.declare_queues(["pings"], [keep], [None])
+        await fleet.declare_queues(["pings"], [keep])
         assert await scalar(door, kept) == keep
 
 

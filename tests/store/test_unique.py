@@ -338,7 +338,19 @@ async def test_a_window_does_not_stop_its_job_from_running_again(door: Link, sto
     await store.retry(first.id)
     (run,) = await claim(door)
     await release(store, run)
-    assert (await reader.get(first.id)).unique_for == "01:00:00"
+    assert (await reader.get(first.id)).unique_for == "1h"
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("3s", "3s"), ("250ms", "250ms"), ("90m", "1h30m"), ("7d", "7d"), ("1w", "7d"), ("36525d", "36525d"),
+        ("1d2h", "1d2h"), ("30h", "1d6h"), ("1 month", "1 mon"), ("waiting", "waiting"), ("unfinished", None),
+    ],
+)  # fmt: skip
+async def test_a_window_is_shown_in_one_spelling(store: Store, reader: Reader, given: str, shown: str | None):
+    job = await store.enqueue(waiting(unique_for=given))
+    assert (await reader.get(job.id)).unique_for == shown
 
 
 # Forgetting.

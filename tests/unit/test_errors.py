@@ -59,10 +59,11 @@ EXAMPLES = [
     (WaitTimeout(ID, 1.5, "running"), f"job {ID} is still running after 1.5 s"),
     (
         DrainTimeout("mail", 5.0, 3, paused=True),
-        "queue 'mail' is not drained after 5 s: 3 of its jobs run still; it stays paused: wait again, or "
+        "queue 'mail' is not drained after 5 s: 3 of its jobs still run; it stays paused: wait again, or "
         "`jobd queues resume mail`",
     ),
     (CallTimeout("enqueue", 5.0), "enqueue did not end within 5 s (setting call_timeout)"),
+    (CallTimeout("cancel", 5.0), "whether it took effect is unknown: look, or repeat it with the same id"),
     (DatabaseUnavailable("gone"), "the database cannot be used now: gone"),
     (DatabaseUnavailable("no such role", permanent=True), "the database cannot be used: no such role"),
     (Refused("too long", sqlstate="22001", constraint=None), "too long"),

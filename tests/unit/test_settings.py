@@ -171,7 +171,7 @@ def test_settings_cannot_be_changed_afterwards() -> None:
         ({"JOBD_LEASE": "1ms"}, "", "JOBD_LEASE = '1ms': must be from 500ms to 1d"),
         ({"JOBD_HISTORY_RETENTION": "12h"}, "", "JOBD_HISTORY_RETENTION = '12h': must be from 1d to 36525d"),
         ({"JOBD_SHUTDOWN_GRACE": "-5s"}, "", "JOBD_SHUTDOWN_GRACE = '-5s': must not be negative"),
-        ({"JOBD_CONCURRENCY": "many"}, "", "JOBD_CONCURRENCY = 'many': must be a valid integer"),
+        ({"JOBD_CONCURRENCY": "many"}, "", "JOBD_CONCURRENCY = 'many': must be a whole number"),
         ({"JOBD_CONCURRENCY": "0"}, "", "JOBD_CONCURRENCY = '0': must be greater than or equal to 1"),
         ({"JOBD_PROCESSES": "0"}, "", "JOBD_PROCESSES = '0': must be greater than or equal to 1"),
         ({"JOBD_CRASH_LIMIT": "-1"}, "", "JOBD_CRASH_LIMIT = '-1': must be greater than or equal to 0"),
@@ -186,7 +186,7 @@ def test_settings_cannot_be_changed_afterwards() -> None:
         ({"JOBD_CONFIG": "gone.toml"}, "", "JOBD_CONFIG = 'gone.toml': there is no such file"),
         ({"JOBD_DATABASE_URL": "postgresql+asyncpg://h/d"}, "", 'leave "+asyncpg" out'),
         ({"JOBD_DATABASE_URL": "mysql://h/d"}, "", "write it like postgresql://user@host:5432/name"),
-        ({}, "concurrency = []", "concurrency in jobd.toml = []: must be a valid integer"),
+        ({}, "concurrency = []", "concurrency in jobd.toml = []: must be a whole number"),
         ({}, "leese = 5", "leese in jobd.toml = '***': is not a setting; did you mean lease?"),
         ({}, "zzz = 5", "zzz in jobd.toml = '***': is not a setting; there are database_url, app"),
         (
@@ -208,7 +208,7 @@ def test_settings_cannot_be_changed_afterwards() -> None:
             "",
             "JOBD_QUEUES__A__KEEP = 'no': must be 'all', 'errors' or 'nothing'",
         ),
-        ({}, "queues = 5", "queues in jobd.toml = 5: must be a valid dictionary"),
+        ({}, "queues = 5", 'queues in jobd.toml = 5: must be a table, like {"images": {"concurrency": 2}}'),
         ({}, "lease = [", "jobd.toml = 'jobd.toml': is not TOML"),
         ({}, "smtp = {password = 'x'}", "smtp.password in jobd.toml = '***': needs smtp.username"),
         ({}, "smtp = {username = 'x'}", "smtp.username in jobd.toml = 'x': needs smtp.password"),
@@ -456,18 +456,25 @@ def test_quotas_of_tenants_come_from_the_environment_in_either_form(monkeypatch:
         (
             "ASYNC_JOBS_PER_TENANT_QUOTAS",
             '{"t1": {"max_pending_jobs": "many"}}',
-            "t1.max_pending in ASYNC_JOBS_PER_TENANT_QUOTAS = 'many': must be a valid integer",
+            "t1.max_pending_jobs in ASYNC_JOBS_PER_TENANT_QUOTAS = 'many': must be a whole number",
         ),
         (
             "ASYNC_JOBS_PER_TENANT_QUOTAS",
-            '{"t1": {"max_jobs": 1}}',
-            "t1.max_jobs in ASYNC_JOBS_PER_TENANT_QUOTAS = '***': is not a setting; there are max_pending",
+            '{"t1": {"colour": 1}}',
+            "t1.colour in ASYNC_JOBS_PER_TENANT_QUOTAS = '***': is not a setting; there are max_pending_jobs",
         ),
         (
             "ASYNC_JOBS_PER_TENANT_QUOTAS",
             '{"t1": 5}',
-            "t1 in ASYNC_JOBS_PER_TENANT_QUOTAS = 5: must be a valid dictionary",
+            't1 in ASYNC_JOBS_PER_TENANT_QUOTAS = 5: must be a table, like {"max_pending_jobs": 100}',
         ),
+        (
+            "ASYNC_JOBS_PER_TENANT_QUOTAS",
+            '{"t1": {"max_pendng_jobs": 1}}',
+            "is not a setting; did you mean t1.max_pending_jobs?",
+        ),
+        ("JOBD_TENANTS", '{"t1": 5}', 'JOBD_TENANTS__T1 = 5: must be a table, like {"max_pending": 100}'),
+        ("JOBD_QUEUES", '{"a": 3}', 'JOBD_QUEUES__A = 3: must be a table, like {"concurrency": 2}'),
         (
             "JOBD_TENANTS",
             "{",
@@ -507,7 +514,7 @@ def test_bad_quotas_are_refused_by_the_name_of_their_variable(
         ("[tenants.'']", "tenants in jobd.toml = '': must be a text of 1 to 255 bytes"),
         (
             "[use_cases.a]\nmax_running = 'x'",
-            "use_cases.a.max_running in jobd.toml = 'x': must be a valid integer",
+            "use_cases.a.max_running in jobd.toml = 'x': must be a whole number",
         ),
     ],
 )
