@@ -76,14 +76,15 @@ class Executor:
         """How many handlers run in a slot."""
         return self.slots.busy
 
-    def start(self, claims: Sequence[Claimed]) -> None:
+    def start(self, claims: Sequence[Claimed], *, limited: bool = False) -> None:
         """Begin runs in this order as slots are free; give back what has no handler or, after all, no room.
 
-        What comes beyond the free slots is held, as long as its kind is known to be quick.
+        What comes beyond the free slots is held, as long as its kind is known to be quick. `limited`: that
+        they were claimed under limits over all daemons, of which each has used up a part already.
         """
         for claim in claims:
             handler = self._registry.get(claim.kind)
-            run = Run(claim, handler)
+            run = Run(claim, handler, limited=limited)
             self._holdings.add(run)
             if handler is None:
                 self._events.emit(UnknownKind(claim.kind, claim.queue))
@@ -155,7 +156,8 @@ class Executor:
             if run.closed:
                 continue
             waited = time.monotonic() - run.started
-            usual = slots.prefetch.usual(run.claim.kind)
+            # Where nothing waits for the slot it may as well be tried.
+            usual = slots.prefetch.usual(run.claim.kind) if held and not run.limited else None
             unstarted = self._judge.unstarted(run.claim, waited, usual)
             if waited > HOLD_LIMIT or unstarted is not None:
                 self._let_go(run, unstarted or life.NotStarted())
@@ -274,7 +276,8 @@ class Executor:
 
     def _learn(self, kind: str, seconds: float, *, stopped: bool) -> None:
         """How long a run takes; one that was stopped would have taken longer."""
-        if not stopped or seconds > (self.slots.prefetch.usual(kind) or 0.0):
+        usual = self.slots.prefetch.usual(kind)
+        if not stopped or (usual is not None and seconds > usual):
             self.slots.prefetch.learn(kind, seconds)
 
     def _fill_and_tell(self) -> None:

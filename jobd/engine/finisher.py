@@ -255,7 +255,7 @@ class Finisher:
                 continue
             self._holdings.drop(run)
             if ending.outcome == NOT_STARTED and state in WAITING:
-                self._gave_back |= state is JobState.READY
+                self._gave_back = True
             elif wanted:
                 claim = run.claim
                 told.append(

@@ -87,4 +87,5 @@ class Governing:
             look = max(min(looks), SHORTEST_LOOK_SECONDS) * 2.0 ** min(max(self._empty - 1, 0), 10)
             return min(look, LOOK_SECONDS)
         # Jobs may have come since that answer, which shall not be believed for a whole poll interval.
-        return math.inf if self._fresh else REFRESH_SECONDS
+        heard = self._governed or self._keyed_until
+        return REFRESH_SECONDS if heard and not self._fresh else math.inf

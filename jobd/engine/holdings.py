@@ -41,12 +41,14 @@ class Run:
 
     __slots__ = (
         "active", "claim", "closed", "context", "ends_at", "entered", "handler", "holds_slot", "lasts",
-        "recorded", "started", "stop", "task", "timer", "waited",
+        "limited", "recorded", "started", "stop", "task", "timer", "waited",
     )  # fmt: skip
 
-    def __init__(self, claim: Claimed, handler: Handler | None = None) -> None:
+    def __init__(self, claim: Claimed, handler: Handler | None = None, *, limited: bool = False) -> None:
         self.claim = claim
         self.handler = handler
+        # It was claimed under limits over all daemons.
+        self.limited = limited
         self.started = time.monotonic()
         # How many seconds it was held for want of a slot.
         self.waited = 0.0

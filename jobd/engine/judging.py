@@ -26,7 +26,7 @@ from jobd.registry import Handler
 from jobd.storable import encode_error, storable_text
 
 MAX_REASON = 500
-# Half of all runs take longer than the mean.
+# Many runs take longer than the mean.
 MARGIN = 1.1
 SUCCEEDED = life.Succeeded()
 

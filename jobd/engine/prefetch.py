@@ -13,6 +13,8 @@ HOLD_SECONDS = 0.025
 MOST = 2000
 # The weight of the newest run in the mean of its kind.
 NEWEST = 0.05
+# So many runs tell how long one usually takes.
+ENOUGH = 5
 
 
 class Prefetch:
@@ -22,15 +24,19 @@ class Prefetch:
         self._most = most
         self._seconds: dict[str, float] = {}
         self._slowest: float | None = None
+        # How many runs were seen of kinds with less than ENOUGH.
+        self._seen: dict[str, int] = {}
 
     def learn(self, kind: str, seconds: float) -> None:
         """A run of this kind ended after that long."""
+        if (seen := self._seen.get(kind, 0)) < ENOUGH:
+            self._seen[kind] = seen + 1
         mean = self._seconds.get(kind)
         self._seconds[kind] = seconds if mean is None else mean + (seconds - mean) * NEWEST
 
     def usual(self, kind: str) -> float | None:
-        """How many seconds a run of this kind takes; None: not seen yet."""
-        return self._seconds.get(kind)
+        """How many seconds a run of this kind takes; None: too few were seen."""
+        return self._seconds[kind] if self._seen.get(kind, 0) >= ENOUGH else None
 
     def expect(self, kinds: Collection[str]) -> None:
         """The last claim brought these kinds: the next one probably does, too."""

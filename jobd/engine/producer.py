@@ -115,6 +115,7 @@ class Producer:
         while not self._stopping:
             self.turned_at = time.monotonic()
             self._woken.clear()
+            asked = self._lease.valid
             try:
                 more = await self._round()
                 if (
@@ -124,7 +125,8 @@ class Producer:
                     and await self._on_idle()
                 ):
                     return
-                self._recovery.succeeded()
+                if asked:
+                    self._recovery.succeeded()
             except JobdError as outage:
                 await self._slumber.rest(self._recovery.failed(outage), self._woken)
                 self._rooms.forget()
@@ -145,7 +147,7 @@ class Producer:
         self._rooms.weights = self._governing.weights
         victims = await self._claim_victims(worker_id)
         rooms, limited_rooms, limited_kinds, full_kinds = self._ask()
-        if self._victims_wait or not (rooms or limited_rooms):
+        if self._victims_wait or not (rooms or limited_rooms or self._unread):
             self._starved = True
             return False
         asked = {queue: _least(rooms, limited_rooms, queue) for queue in rooms.keys() | limited_rooms.keys()}
@@ -155,7 +157,7 @@ class Producer:
             if queue in self._governing
         }
         found = Counter[str]()
-        if governed:
+        if governed or self._unread:
             found.update(await self._claim_governed(worker_id, governed))
             asked |= dict.fromkeys(governed, 1)
         if rooms or limited_rooms:
@@ -212,7 +214,10 @@ class Producer:
 
     async def _claim_governed(self, worker_id: UUID, rooms: dict[str, int]) -> Counter[str]:
         """The same for what is under such limits."""
-        if not self._unread:
+        if time.monotonic() - self._unread_since > self._beat:
+            # Beats give them back soon, and then they may be somebody else's, or ours once more.
+            self._unread = []
+        if not self._unread and rooms:
             self._unread_since = time.monotonic()
             self._unread = await self._store.claim_governed(
                 worker_id,
@@ -227,7 +232,7 @@ class Producer:
         claims = await self._store.claimed(worker_id, self._unread) if self._unread else []
         self._unread = []
         self._suspect_ran |= any(claim.crashes >= self._slots.suspect_from for claim in claims)
-        await self._start(claims, worker_id, asked_at)
+        await self._start(claims, worker_id, asked_at, limited=True)
         return Counter(claim.queue for claim in claims)
 
     async def _claim_victims(self, worker_id: UUID) -> list[Claimed]:
@@ -268,12 +273,14 @@ class Producer:
         await self._start(victims, worker_id, asked_at)
         return victims
 
-    async def _start(self, claims: list[Claimed], worker_id: UUID, asked_at: float) -> None:
+    async def _start(
+        self, claims: list[Claimed], worker_id: UUID, asked_at: float, *, limited: bool = False
+    ) -> None:
         """Let the executor have them, if they are ours still."""
         late = time.monotonic() - asked_at > self._beat
         if claims and (late or not self._lease.valid or worker_id != self._lease.worker_id):
             claims = await self._still_ours(claims, worker_id)
-        self._executor.start(claims)
+        self._executor.start(claims, limited=limited)
         if claims:
             # Let what was started run before the next statement, or quick jobs would wait for slow ones'.
             await asyncio.sleep(0)

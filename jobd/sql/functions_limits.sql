@@ -242,12 +242,12 @@ begin
          where not h.fair
     ), stuck as materialized (
         -- Tenants of whom only jobs with a key or a use case were seen, which may all wait for one.
-        select f.queue, f.tenant_id
+        select f.queue, f.tenant_id, count(*) over () as many
           from (select s.queue, s.tenant_id, s.most, s.concurrency_key, s.use_case from slice s
                 union all
                 select h.queue, h.tenant_id, h.room, f.concurrency_key, f.use_case
                   from share h join first f on f.queue = h.queue and f.tenant_id = h.tenant_id where h.fair) f
-         where deep
+         where deep and exists (select from front p where p.queue = f.queue and p.part = 'plain')
          group by f.queue, f.tenant_id, f.most
         having count(*) >= f.most and bool_and(f.concurrency_key is not null or f.use_case is not null)
     ), more as materialized (
@@ -263,7 +263,7 @@ begin
                        where r.queue = t.queue and r.tenant_id = t.tenant_id and r.state = 'ready'
                          and r.kind <> all (full_kinds)
                          and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
-                       order by r.priority desc, r.deadline_at, r.id limit 2000) f
+                       order by r.priority desc, r.deadline_at, r.id limit least(2000, 20000 / t.many)) f
                 where f.concurrency_key is null and f.use_case is null limit w.room) c
         union
         -- No index knows who has no tenant: of those that stand a little further behind.
@@ -477,10 +477,11 @@ begin
     )
     select c.id from claimed c;
     get diagnostics taken = row_count;
-    -- Behind what somebody else holds others may have room: again, without it and all of the front that is held.
+    -- Behind what somebody else holds others may have room: again, without it, and then without all of the front that is.
     rounds := rounds + 1;
     exit when taken = coalesce(cardinality(places), 0) or rounds = 3;
     passed := passed || places;
+    continue when rounds = 1;
     places := array(
         select f.place
           from unnest(claim_governed.queues) as u (queue) cross join lateral (

@@ -91,7 +91,7 @@ async def test_claims_that_bring_nothing_come_less_and_less_often(door: Link, cl
 
 
 async def test_an_answer_of_before_is_not_believed_for_a_poll_interval(door: Link, clock: Clock):
-    ours = governing(door, clock)
+    ours = governing(door, clock, keyed=["default"])
     await ours.refresh()
     assert ours.patience == math.inf
     clock.now += REFRESH_SECONDS / 2

@@ -263,28 +263,46 @@ async def test_a_held_job_does_not_start_after_the_deadline_that_drops_it(databa
         assert (await hands.store.expire(batch=10)).total() == 1
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
-    "tolerance, begun",
-    [(2 * HOUR, False), (timedelta(minutes=100), True)],
-    ids=["it had time", "it never had"],
+    ("tolerance", "limited", "runs", "given_up"),
+    [
+        (2 * HOUR, False, 5, True),
+        (timedelta(minutes=100), False, 5, False),
+        (2 * HOUR, True, 5, False),
+        (2 * HOUR, False, 4, False),
+    ],
+    ids=["it had time", "it never had", "it has used up a limit", "too few runs were seen"],
 )
-async def test_a_job_that_would_be_stopped_at_its_deadline_does_not_begin(
-    database_url: str, tolerance: timedelta, begun: bool
+async def test_a_job_that_would_be_stopped_at_its_deadline_leaves_its_slot_to_others(
+    database_url: str, tolerance: timedelta, limited: bool, runs: int, given_up: bool
 ):
     async with hands_on(database_url, total=1) as hands:
-        hands.slots.prefetch.learn("waits", HOUR.total_seconds())
+        for _ in range(runs):
+            hands.slots.prefetch.learn("waits", HOUR.total_seconds())
         run_at = datetime.now(UTC) - tolerance + HOUR / 2
         await hands.make("late", deadline_policy="drop", delay_tolerance=tolerance, run_at=run_at)
-        hands.executor.start(await hands.claim())
-        if begun:
-            await began(hands, "late")
-            hands.end("late")
-        else:
+        await hands.make("next", run_at=datetime.now(UTC) + HOUR, state="ready")
+        hands.executor.start(await hands.claim(), limited=limited)
+        await began(hands, "next" if given_up else "late")
+        if given_up:
             row = (await in_states(hands, late="scheduled"))["late"]
             assert (row["attempt"], row["errors"]) == (0, "[]")
-            assert hands.began == []
             later = datetime.now(UTC) + HOUR
             assert (await hands.store.expire(batch=10, now=later)).total() == 1
+        hands.end("late", "next")
+
+
+@pytest.mark.usefixtures("patient")
+async def test_where_nothing_waits_for_the_slot_it_is_tried(database_url: str):
+    async with hands_on(database_url, total=1) as hands:
+        for _ in range(5):
+            hands.slots.prefetch.learn("waits", HOUR.total_seconds())
+        run_at = datetime.now(UTC) - HOUR * 1.5
+        await hands.make("late", deadline_policy="drop", delay_tolerance=2 * HOUR, run_at=run_at)
+        hands.executor.start(await hands.claim())
+        await began(hands, "late")
+        hands.end("late")
 
 
 @pytest.mark.usefixtures("patient")

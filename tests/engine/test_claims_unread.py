@@ -1,0 +1,76 @@
+"""A claim under limits is two statements: what the second one could not read is read with the next claim."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from datetime import timedelta
+from typing import Any
+
+from jobd.door import Database, Link, Record
+from jobd.engine.governing import Governing
+from jobd.engine.lease import Lease
+from jobd.engine.producer import Producer
+from jobd.engine.slumber import Slumber
+from jobd.errors import Transient
+from jobd.fleet import Fleet
+from jobd.sql import Block
+from jobd.store import Store
+from tests.engine.hands import Hands, hands_on
+from tests.factories import scalar
+from tests.signals import eventually
+
+
+class Lossy(Link):
+    """Loses the first answers to the reading of claimed jobs."""
+
+    def __init__(self, database: Database, *, losses: int) -> None:
+        super().__init__(database)
+        self.losses = losses
+
+    async def fetch(self, block: Block, *args: Any) -> list[Record]:
+        if block.name == "claimed" and self.losses:
+            self.losses -= 1
+            raise Transient("the answer was lost")
+        return await super().fetch(block, *args)
+
+
+def producer_on(link: Link, hands: Hands) -> Producer:
+    lease = Lease(period=timedelta(minutes=5))
+    lease.worker_id = hands.worker_id
+    lease.confirm(time.monotonic())
+    rng = random.Random(1)
+    return Producer(
+        Store(link),
+        slumber=Slumber(
+            Fleet(link), lease=lease, poll_interval=timedelta(hours=1), notified=lambda: False, rng=rng
+        ),
+        governing=Governing(Fleet(link), queues=["default"]),
+        executor=hands.executor,
+        registry=hands.registry,
+        lease=lease,
+        queues=["default"],
+        beat=timedelta(minutes=1),
+        events=hands.events,
+        rng=rng,
+    )
+
+
+async def test_claimed_jobs_whose_reading_failed_run_once_with_the_next_claim(database_url: str):
+    async with hands_on(database_url, total=5) as hands:
+        link = Lossy(Database(database_url), losses=2)
+        await hands.make("a", concurrency_key="k")
+        producer = producer_on(link, hands)
+        working = asyncio.create_task(producer.run())
+
+        async def began() -> list[str]:
+            return hands.began
+
+        assert await eventually(began) == ["a"]
+        assert link.losses == 0
+        assert await scalar(link, "select attempt from jobd.jobs") == 1
+        hands.end("a")
+        producer.stop()
+        await working
+        await link.close()
