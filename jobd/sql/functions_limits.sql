@@ -200,11 +200,13 @@ begin
         select w.queue, w.fair, w.tenant_id, coalesce(t.weight, 1) as weight,
                case when w.room < sum(coalesce(t.weight, 1)) over (partition by w.queue) then 1 + ln(1 - random())
                     else random() end as start,
-               least(w.room, t.room,
-                     case when w.fair
-                          then ceil(1.0 * w.room * coalesce(t.weight, 1)
-                                    / sum(coalesce(t.weight, 1)) over (partition by w.queue))
-                               * case when deep then 4 else 1 end + case when deep then 100 else 1 end end)::int as room
+               -- Of each so many are looked at, and in the second look some more: the first ones may all wait for a key.
+               greatest(least(w.room, t.room,
+                              case when w.fair
+                                   then ceil(1.0 * w.room * coalesce(t.weight, 1)
+                                             / sum(coalesce(t.weight, 1)) over (partition by w.queue))
+                                        * case when deep then 4 else 1 end + case when deep then 100 else 1 end end),
+                        case when deep then least(100, 5000 / count(*) over ()) end)::int as room
           from tenant_of w left join of_tenant t on t.tenant_id = w.tenant_id
          where w.tenant_id is not null and coalesce(t.room, 1) > 0
     ), first as materialized (
@@ -310,7 +312,9 @@ begin
                 where r.queue = u.queue and r.use_case = u.use_case and r.state = 'ready'
                   and r.kind <> all (full_kinds)
                   and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
-                order by r.priority desc, r.deadline_at, r.id limit u.room) c
+                order by r.priority desc, r.deadline_at, r.id
+                -- More than there is room for: the first ones may all wait for a key or a tenant.
+                limit greatest(u.room, least(500, 5000 / (select count(*) from use_case_of)))) c
          where u.use_case is not null
     ), found as (
         select f.* from first f

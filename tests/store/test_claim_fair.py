@@ -128,3 +128,10 @@ async def test_a_tenants_jobs_without_a_key_run_behind_its_long_backlog_of_one(
     await make_jobs(door, 300, tenant_id="t", concurrency_key="one")
     ids = await make_jobs(door, 8, tenant_id="t")
     assert {*ids} < {*await claimed(store, worker)}
+
+
+async def test_what_others_leave_of_the_room_goes_to_who_has_more(door: Link, store: Store, worker: UUID):
+    await limit(door, "queues", "default", fair=True)
+    await query(door, FILL.format(column="tenant_id", value="'flood'"), 700)
+    await make_jobs(door, 1, tenant_id="t")
+    assert len(await claimed(store, worker, 500)) == 500

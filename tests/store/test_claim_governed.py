@@ -342,3 +342,16 @@ async def test_the_rates_of_two_kinds_that_share_a_key_are_each_its_own(
         claims = await governed(store, worker, now=now + n * SECOND / 50)
         started.update(claim.kind for claim in claims)
     assert started == {"slow": 2, "quick": 10}
+
+
+@pytest.mark.parametrize("column", ["concurrency_key", "tenant_id"])
+async def test_of_a_use_case_jobs_run_behind_many_that_wait_for_a_key_or_a_tenant(
+    door: Link, store: Store, worker: UUID, column: str
+):
+    await limit(door, "tenants", "full", max_running=0)
+    await limit(door, "kinds", "noop", key_limit=1)
+    await make_job(door, concurrency_key="full")
+    assert len(await governed(store, worker)) == 1
+    await make_jobs(door, 300, use_case="labels", **{column: "full"})
+    id = await make_job(door, use_case="labels")
+    assert await claimed(store, worker, 3) == [id]
