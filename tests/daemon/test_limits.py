@@ -17,7 +17,7 @@ COUNT = 700
 DAEMONS = 4
 KILLS = 5
 FLAGS = ("--queue", "mail", "--queue", "default", "--concurrency", "20")
-SETTINGS = {"crash_limit": "1000", "lease": "1s", "heartbeat": "0.25s", "poll_interval": "0.5s"}
+SETTINGS = {"crash_limit": "1000", "lease": "1s", "heartbeat": "0.25s", "poll_interval": "1s"}
 LIMITS = {
     ("queue", "mail"): 6,
     ("tenant", "t0"): 3,
