@@ -28,11 +28,11 @@ from jobd.standing import Explanation
 if TYPE_CHECKING:
     from jobd.ids import IdSequence
     from jobd.limits import Kinds, Queues, Tenants, UseCases
+    from jobd.schedule_rows import Terms
     from jobd.schedules import Schedules
     from jobd.settings import Settings
     from jobd.sweep import Tally
     from jobd.sync import SyncClient
-    from jobd.timetable import Terms
 
 
 class Jobs:

@@ -22,7 +22,8 @@ from jobd.errors import JobdError
 from jobd.fleet import Fleet
 from jobd.migrate import needed_version
 from jobd.reader import Reader, Stock
-from jobd.timetable import Outlook, Timetable
+from jobd.schedule_rows import Outlook
+from jobd.timetable import Timetable
 
 # A work loop that has not turned for this long is taken for dead, not for busy.
 STALLED_SECONDS = 120.0

@@ -16,8 +16,8 @@ from jobd.payload import encode_payload
 from jobd.registry import Function, Registry
 
 if TYPE_CHECKING:
+    from jobd.schedule_rows import Terms
     from jobd.terms import ScheduleOptions
-    from jobd.timetable import Terms
 
 OWNER = "code"
 

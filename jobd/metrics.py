@@ -1,8 +1,8 @@
 """The numbers a Prometheus scrapes: what the events told, and what is true at the moment of asking.
 
-Counters and histograms are fed by the bus and may be told from several threads at once. Gauges are
-never stored: `render` gets them from its caller, so a queue that is gone leaves no series behind.
-Names and labels are documented in docs/metrics.md. This module asks nobody and serves nothing.
+Counters and histograms are fed by the bus and may be told from several threads at once. Gauges
+(`gauges`) are never stored: `render` gets them from its caller. Names and labels are documented in
+docs/metrics.md. This module asks nobody and serves nothing.
 
 Every label value comes from a bounded set (`Labels`): ids, tenants and texts are no labels, and the
 queues and kinds past a cap are counted together as `other`.
@@ -10,15 +10,12 @@ queues and kinds past a cap are counted together as `other`.
 
 from __future__ import annotations
 
-import math
-import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Info, Metric, ProcessCollector
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from jobd.events import (
@@ -35,62 +32,19 @@ from jobd.events import (
     ScheduleFaulty,
     ScheduleFired,
 )
+from jobd.gauges import process_gauges, queue_gauges, schedule_gauges
 from jobd.histogram import BatchHistogram
+from jobd.labels import OTHER, Labels
 from jobd.lifecycle import OUTCOMES
 
 if TYPE_CHECKING:
-    from jobd.reader import Depth, Stock
-    from jobd.timetable import Outlook
-
-OTHER: Final = "other"
-MAX_QUEUES: Final = 100
-MAX_KINDS: Final = 200
-MAX_PAIRS: Final = 400
+    from jobd.reader import Stock
 
 OUTCOME_NAMES: Final = frozenset(OUTCOMES.values())
 
 RUN_BUCKETS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 LATENESS_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 15, 60, 300, 3600, 86_400)
 WAIT_BUCKETS: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
-
-GAUGES: Final[Mapping[str, tuple[str, str, Mapping[str, str]]]] = {
-    "slots_total": ("jobd_slots", "Slots for running jobs in this process.", {"state": "total"}),
-    "slots_busy": ("jobd_slots", "Slots for running jobs in this process.", {"state": "busy"}),
-    "lease_age_seconds": ("jobd_lease_age_seconds", "Seconds since the last confirmed heartbeat.", {}),
-    "loop_lag_seconds": ("jobd_loop_lag_seconds", "How late the work loop is running.", {}),
-    "listener_up": ("jobd_listener_up", "1 while notifications arrive, 0 while only polling finds jobs.", {}),
-    "leader": ("jobd_leader", "1 in the process that leads.", {}),
-    "database_up": ("jobd_database_up", "1 while this process reaches the database.", {}),
-}
-"""What `render` may be told: name of the gauge -> metric, help, labels."""
-
-
-class Labels:
-    """Decides which queue and kind names become label values: the first ones, up to the caps.
-
-    At most MAX_PAIRS pairs are told apart, and one `other` for each queue beside them. Thread-safe.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._queues: set[str] = {OTHER}
-        self._kinds: set[str] = {OTHER}
-        self._pairs: set[tuple[str, str]] = set()
-
-    def admit(self, queue: str, kind: str) -> tuple[str, str]:
-        """Return the label values that stand for this pair, the same ones for ever."""
-        with self._lock:
-            if (queue, kind) in self._pairs:
-                return queue, kind
-            if queue not in self._queues and len(self._queues) > MAX_QUEUES:
-                queue = OTHER
-            if len(self._pairs) >= MAX_PAIRS or (kind not in self._kinds and len(self._kinds) > MAX_KINDS):
-                kind = OTHER
-            self._queues.add(queue)
-            self._kinds.add(kind)
-            if kind != OTHER:
-                self._pairs.add((queue, kind))
-            return queue, kind
 
 
 class Metrics:
@@ -193,10 +147,10 @@ class Metrics:
             created = f"{metric.name}_created"
             metric.samples = [sample for sample in metric.samples if sample.name != created]
             yield metric
-        yield from _process_gauges(gauges)
+        yield from process_gauges(gauges)
         if stock is not None:
-            yield from _queue_gauges(stock.queues)
-            yield from _schedule_gauges(stock.schedules)
+            yield from queue_gauges(stock.queues)
+            yield from schedule_gauges(stock.schedules)
 
     def render(
         self, stock: Stock | None, gauges: Mapping[str, float], *, accept: str = ""
@@ -267,60 +221,3 @@ class _Page(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self._families
-
-
-def _process_gauges(gauges: Mapping[str, float]) -> Iterable[Metric]:
-    families: dict[str, GaugeMetricFamily] = {}
-    for gauge, value in gauges.items():
-        try:
-            name, text, labels = GAUGES[gauge]
-        except KeyError:
-            raise ValueError(f"no metric shows the gauge {gauge!r}; known are {', '.join(GAUGES)}") from None
-        family = families.get(name)
-        if family is None:
-            family = families[name] = GaugeMetricFamily(name, text, labels=tuple(labels))
-        family.add_metric(tuple(labels.values()), value)
-    return families.values()
-
-
-def _queue_gauges(depths: Sequence[Depth]) -> Iterable[Metric]:
-    def family(name: str, text: str) -> GaugeMetricFamily:
-        return GaugeMetricFamily(name, text, labels=("queue",))
-
-    ready = family("jobd_jobs_ready", "Jobs that may be claimed now.")
-    scheduled = family("jobd_jobs_scheduled", "Jobs that become ready at a later time.")
-    running = family("jobd_jobs_running", "Jobs that some worker has claimed.")
-    oldest = family("jobd_oldest_ready_seconds", "How long the oldest ready job has been due; 0 without one.")
-    paused = family("jobd_queue_paused", "1 while the queue is paused.")
-    # Several queues may share a label: those past the cap do, and they meet a queue that is really
-    # called `other`. A series told twice would make the whole page unreadable.
-    by_label: dict[str, list[Depth]] = {}
-    for depth in sorted(depths, key=lambda depth: depth.queue):
-        label = depth.queue if depth.queue in by_label or len(by_label) < MAX_QUEUES else OTHER
-        by_label.setdefault(label, []).append(depth)
-    for label, group in by_label.items():
-        ready.add_metric((label,), sum(depth.ready for depth in group))
-        scheduled.add_metric((label,), sum(depth.scheduled for depth in group))
-        running.add_metric((label,), sum(depth.running for depth in group))
-        oldest.add_metric((label,), max(depth.oldest_ready_seconds or 0.0 for depth in group))
-        paused.add_metric((label,), float(all(depth.paused_at is not None for depth in group)))
-    return ready, scheduled, running, oldest, paused
-
-
-def _schedule_gauges(outlook: Outlook | None) -> Iterable[Metric]:
-    if outlook is None:
-        return
-    numbers = GaugeMetricFamily("jobd_schedules", "Schedules, by what holds them up.", labels=("state",))
-    for state, number in outlook.numbers.items():
-        numbers.add_metric((state,), number)
-    yield numbers
-    nearest: dict[str, float] = {}
-    for id, moment in outlook.next_fires.items():
-        label = OTHER if id is None else id
-        nearest[label] = min(moment.timestamp(), nearest.get(label, math.inf))
-    next_fire = GaugeMetricFamily(
-        "jobd_schedule_next_fire_timestamp_seconds", "When the schedule occurs next.", labels=("schedule",)
-    )
-    for label, seconds in nearest.items():
-        next_fire.add_metric((label,), seconds)
-    yield next_fire

@@ -19,9 +19,9 @@ from jobd.duration import format_duration
 from jobd.errors import JobNotFound
 from jobd.job import Job, JobState
 from jobd.reasons import ended, reasons
+from jobd.schedule_rows import Outlook
 from jobd.selection import Already, Selection
 from jobd.standing import Explanation, Standing
-from jobd.timetable import Outlook
 
 BLOCKS = {**sql.blocks("reading"), **sql.blocks("standing")}
 JSON_COLUMNS = ("payload", "result", "backoff", "errors", "progress", "headers")

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from jobd.errors import ConfigError, HandlerError, PayloadError
 from jobd.payload import encode_payload
 from jobd.registry import check_name
+from jobd.schedule_rows import Terms
 from jobd.terms import ScheduleOptions, close_name, terms
-from jobd.timetable import Terms
 
 OF_A_TABLE = ("id", "when", "kind", "payload")
 

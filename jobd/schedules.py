@@ -11,8 +11,9 @@ from jobd.client import Client
 from jobd.enqueuer import Kind
 from jobd.errors import ConfigError, ScheduleExists, ScheduleNotFound
 from jobd.ids import uuid7
+from jobd.schedule_rows import BY_DEPLOY, ScheduleEntry, ScheduleRun, Terms
 from jobd.terms import ScheduleOptions, first_time, parsed, seen, terms, with_key
-from jobd.timetable import BY_DEPLOY, ScheduleEntry, ScheduleRun, Terms, Timetable
+from jobd.timetable import Timetable
 
 OWNER = "api"
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from jobd.app import Jobs
 from jobd.errors import ConfigError, PayloadError
 from jobd.quota_options import QueueOptions, TenantOptions, UseCaseOptions, queue_limits
+from jobd.schedule_rows import Terms
 from jobd.terms import with_key
-from jobd.timetable import Terms
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

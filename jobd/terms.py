@@ -22,7 +22,7 @@ from jobd.occurrences import GRACE_OF_SKIP, CatchUp
 from jobd.options import Duration, JobOptions, instant, integer, new_job
 from jobd.registry import Handler, check_name
 from jobd.schedule import Schedule
-from jobd.timetable import ScheduleEntry, Terms
+from jobd.schedule_rows import ScheduleEntry, Terms
 
 MAX_ID_CHARACTERS = 200
 MAX_CAP = 1000

@@ -52,7 +52,7 @@ class Condition(Protocol[Told_co]):
         """How full the queues are, and what schedules there are; None when the database does not answer."""
 
     def gauges(self) -> Mapping[str, float]:
-        """Numbers about this process, by the names of `jobd.metrics.GAUGES`; unknown ones left out."""
+        """Numbers about this process, by the names of `jobd.gauges.GAUGES`; unknown ones left out."""
 
     def describe(self) -> Mapping[str, Any]:
         """What else a probe's answer shows: worker, version, roles, queues."""

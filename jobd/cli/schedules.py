@@ -16,7 +16,8 @@ from jobd.cli.terms import Anchor, Dst, Id, Seconds, When, Zone, occurs
 from jobd.errors import ScheduleNotFound
 
 if TYPE_CHECKING:
-    from jobd.timetable import ScheduleEntry, ScheduleRun, Timetable
+    from jobd.schedule_rows import ScheduleEntry, ScheduleRun
+    from jobd.timetable import Timetable
 
 Answer = TypeVar("Answer")
 

@@ -18,8 +18,8 @@ from jobd.errors import ConfigError
 from jobd.ids import uuid7
 from jobd.occurrences import Stretch, pass_over, plan
 from jobd.schedule import Schedule
+from jobd.schedule_rows import Decision, DueSchedule, Occurrence, ScheduleEntry
 from jobd.terms import parsed
-from jobd.timetable import Decision, DueSchedule, Occurrence, ScheduleEntry
 
 # How soon to look again where an occurrence waits for the one before it: after a sixtieth of the time
 # that it has waited, within these.

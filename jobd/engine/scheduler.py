@@ -22,7 +22,8 @@ from jobd.engine.decider import Decider
 from jobd.engine.recovery import Recovery
 from jobd.errors import JobdError, JobNotFound, Refused, Transient, WrongState
 from jobd.events import Events, ScheduleDropped, ScheduleFaulty, ScheduleFired, ScheduleTaken
-from jobd.timetable import Decision, DueSchedule, Standing, Terms, Timetable
+from jobd.schedule_rows import Decision, DueSchedule, Standing, Terms
+from jobd.timetable import Timetable
 
 BATCH = 500
 LONGEST_SLEEP = 1.0

@@ -27,12 +27,14 @@ from jobd.events import (
     ScheduleFaulty,
     ScheduleFired,
 )
+from jobd.gauges import GAUGES
+from jobd.labels import MAX_KINDS, MAX_PAIRS, MAX_QUEUES
 from jobd.lifecycle import OUTCOMES
-from jobd.metrics import GAUGES, MAX_KINDS, MAX_PAIRS, MAX_QUEUES, Metrics
+from jobd.metrics import Metrics
 from jobd.reader import Depth, Stock
+from jobd.schedule_rows import Outlook
 from jobd.supervision.crew import Crew
 from jobd.supervision.handover import Plan
-from jobd.timetable import Outlook
 from tests.edges.served import depth, new_metrics
 
 JOB = UUID("0190a000-0000-7000-8000-000000000000")

@@ -13,9 +13,10 @@ from jobd.engine.scheduler import Scheduler
 from jobd.events import Events, ScheduleDropped, ScheduleFaulty, ScheduleFired, ScheduleTaken
 from jobd.fleet import Fleet
 from jobd.ids import uuid7
+from jobd.schedule_rows import Terms
 from jobd.store import Store
 from jobd.terms import terms
-from jobd.timetable import Terms, Timetable
+from jobd.timetable import Timetable
 from tests.factories import query
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)

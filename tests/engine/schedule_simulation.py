@@ -24,8 +24,8 @@ from typing import Any
 
 from jobd.door import Database
 from jobd.ids import uuid7
+from jobd.schedule_rows import Terms
 from jobd.terms import terms
-from jobd.timetable import Terms
 from tests.engine.clockwork import Clockwork
 from tests.engine.fragile import Fate, FragileLink, Killed
 from tests.engine.schedule_oracle import Sample, fires

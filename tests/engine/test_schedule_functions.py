@@ -11,7 +11,8 @@ from jobd import Jobs
 from jobd.door import Link
 from jobd.errors import Refused
 from jobd.events import JobFinished, ScheduleFaulty
-from jobd.timetable import Terms, Timetable
+from jobd.schedule_rows import Terms
+from jobd.timetable import Timetable
 from tests.factories import query, scalar
 from tests.signals import expect
 

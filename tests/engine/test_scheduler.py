@@ -19,9 +19,9 @@ from jobd.engine.scheduler import REFUSED_PAUSE
 from jobd.errors import Refused
 from jobd.events import ScheduleDropped, ScheduleFaulty, ScheduleFired, ScheduleTaken
 from jobd.ids import uuid7
+from jobd.schedule_rows import Terms
 from jobd.store import Store
 from jobd.terms import terms
-from jobd.timetable import Terms
 from tests.engine.clockwork import BEGIN, MINUTE, Clockwork
 from tests.factories import query, scalar
 

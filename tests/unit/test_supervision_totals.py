@@ -14,12 +14,13 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from jobd.events import Events, JobFinished, JobStarted
+from jobd.gauges import GAUGES
 from jobd.ids import uuid7
-from jobd.metrics import GAUGES, Metrics, encode
+from jobd.metrics import Metrics, encode
 from jobd.reader import Depth, Stock
+from jobd.schedule_rows import Outlook
 from jobd.supervision.tether import plain
 from jobd.supervision.totals import RULES, Told, Totals, counter, gauge
-from jobd.timetable import Outlook
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
