@@ -18,6 +18,7 @@
      |-- CallTimeout            a call on the database took longer than its limit; a TimeoutError too
      |-- DatabaseUnavailable    the database cannot be reached, or ended the connection
      |-- Transient              a deadlock or the like: the same call may succeed at once
+     |    `-- Locked            somebody else holds what it needs for longer than it would wait
      |-- Refused                the database refuses the values themselves
      |-- PartitionMissing       the history has no partition for today
      `-- SchemaError            the schema in the database does not suit this jobd
@@ -247,7 +248,11 @@ class DatabaseUnavailable(JobdError):
 
 
 class Transient(JobdError):
-    """A deadlock, a serialization failure or a lock timeout: the same call may succeed now."""
+    """A deadlock, a serialization failure or the like: the same call may succeed now."""
+
+
+class Locked(Transient):
+    """Somebody else held what the call needs for longer than it would wait; nothing was done."""
 
 
 class PartitionMissing(JobdError):

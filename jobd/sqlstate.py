@@ -14,6 +14,7 @@ import asyncpg
 from jobd.errors import (
     DatabaseUnavailable,
     JobdError,
+    Locked,
     PartitionMissing,
     Refused,
     SchemaOutdated,
@@ -24,7 +25,8 @@ from jobd.errors import (
 # A SQLSTATE, or its beginning. 28, 3D000, 42501: role, password, database or rights; waiting changes nothing.
 PERMANENT = ("28", "3D000", "42501")
 # 57014: somebody cancelled the statement, or the role has a statement_timeout.
-TRANSIENT = ("40001", "40P01", "55P03", "57014")
+TRANSIENT = ("40001", "40P01", "57014")
+LOCKED = "55P03"
 REFUSED = ("22", "23")
 TENANT_FULL = "JD001"  # jobd.sift raises it
 SCHEMA_MISSING = ("42P01", "3F000", "42883", "42703")
@@ -76,6 +78,8 @@ def _of_server(error: asyncpg.PostgresError) -> JobdError | None:
     constraint = getattr(error, "constraint_name", None)
     if state == TENANT_FULL:
         return tenant_full(error)
+    if state == LOCKED:
+        return Locked(said)
     if state.startswith(TRANSIENT):
         return Transient(said)
     if state == "23514" and constraint is None:  # not by its words, which may be in any language

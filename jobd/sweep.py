@@ -20,7 +20,7 @@ from uuid import UUID
 
 from jobd.acts import Act, Span
 from jobd.door import Executes
-from jobd.errors import CallTimeout, PartitionMissing, Transient
+from jobd.errors import CallTimeout, Locked, PartitionMissing, Transient
 from jobd.fleet import Fleet
 from jobd.ids import uuid7
 from jobd.job import FINISHED, JobState
@@ -208,7 +208,11 @@ class Sweep:
                 if len(some) == 1:
                     remedy = "look at the audit and at the jobs, and repeat the operation"
                     raise CallTimeout(timeout.what, timeout.seconds, remedy=remedy) from timeout
-            except Transient:
+            except Transient as conflict:
+                if isinstance(conflict, Locked) and len(some) == 1:
+                    # Waited for, each time, and there may be many.
+                    self.tally.busy += 1
+                    return Moved(0, busy=()), ids[1:]
                 if attempt == TRIES - 1:
                     raise
             await self._sleep(PAUSE_SECONDS)

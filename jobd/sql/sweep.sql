@@ -109,8 +109,11 @@ select (select count(*) from moved)::int as changed, array(select id from there 
 -- succeeded | cancelled | dead -> ready, for jobs that ended from `since` on and before `until`: those bounds keep
 -- it to the days in question. A job whose unique key another job holds stays where it is and is
 -- told as `held`; one whose key was its own while it waited goes on without it. Keys are taken in their order, so that two of these cannot wait for each other. Jobs of
--- schedules count there again; those of one that somebody has locked are busy.
-with there as materialized (
+-- schedules count there again; those of one that somebody has locked are busy. A key that somebody has taken and not
+-- committed is waited for no longer than 0.1 s: then this fails, and has changed nothing.
+with patience as materialized (
+    select set_config('lock_timeout', '100ms', true)
+), there as materialized (
     select h.id, h.headers ->> 'schedule' as schedule from jobd.job_history h
      where h.id = any ($1::uuid[]) and h.finished_at >= $2::timestamptz and h.finished_at < $3::timestamptz
 ), theirs as materialized (
@@ -135,7 +138,7 @@ with there as materialized (
            deadline_policy, payload, max_attempts, generation + 1, claim_no, unique_key,
            case when unique_for = 'waiting' then 'lost' else unique_for end, concurrency_key,
            backoff, timeout, errors, headers, created_at
-      from past order by tenant_id, kind, unique_key collate "C", id
+      from past cross join patience order by tenant_id, kind, unique_key collate "C", id
     on conflict do nothing
     returning id, queue, headers ->> 'schedule' as schedule
 ), noted as (

@@ -14,6 +14,7 @@ from jobd.errors import (
     CallTimeout,
     ConfigError,
     DatabaseUnavailable,
+    Locked,
     PartitionMissing,
     Refused,
     SchemaOutdated,
@@ -84,7 +85,7 @@ async def test_a_connection_that_was_cut_while_nobody_used_it_is_opened_again(
     [
         ("40001", Transient),
         ("40P01", Transient),
-        ("55P03", Transient),
+        ("55P03", Locked),
         ("57014", Transient),
         ("08006", DatabaseUnavailable),
         ("25006", DatabaseUnavailable),

@@ -21,7 +21,7 @@ from jobd.selection import Selection
 from jobd.sql import Block
 from jobd.store import Store
 from jobd.sweep import BATCH, Tally
-from tests.factories import make_job, make_jobs, make_worker, query, scalar
+from tests.factories import make_job, make_jobs, make_worker, new_job, query, scalar
 from tests.signals import eventually
 from tests.store.conftest import Held
 
@@ -275,6 +275,18 @@ async def test_what_stays_locked_is_left_out_and_told(
     assert (tally.jobs, tally.busy) == (1, 1)
     await held.commit()
     assert (await client.cancel_many(all=True)).jobs == 1
+
+
+async def test_a_key_that_an_open_transaction_took_holds_up_no_other_job(
+    client: Client, door: Link, held: Held
+):
+    for number in range(40):
+        await make_job(door, state="dead", unique_key=f"k{number}")
+    await Store(held).enqueue(new_job(unique_key="k7"))
+    tally = await client.retry_many(all=True)
+    assert (tally.jobs, tally.busy, tally.held) == (39, 1, 0)
+    await held.rollback()
+    assert (await client.retry_many(all=True)).jobs == 1
 
 
 async def test_an_operation_that_is_stopped_has_done_what_its_audit_says(

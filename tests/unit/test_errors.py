@@ -93,7 +93,8 @@ def test_an_error_says_what_is_wrong_and_what_to_do(error: JobdError, text: str)
 
 def test_the_tree_is_drawn_as_it_is():
     names = re.findall(r"\|?[`|]-- (\w+)", str(errors.__doc__))
-    drawn: dict[str, type[JobdError]] = dict.fromkeys(names, JobdError) | {"NotKept": WrongState}
+    drawn: dict[str, type[JobdError]] = dict.fromkeys(names, JobdError)
+    drawn |= {"NotKept": WrongState, "Locked": errors.Transient}
     drawn |= {"SchemaOutdated": errors.SchemaError, "SchemaTooNew": errors.SchemaError}
     assert drawn == {kind.__name__: kind.__mro__[1] for kind in kinds() if kind is not JobdError}
 
@@ -108,7 +109,7 @@ def test_a_wrong_payload_is_a_value_error():
 
 
 def test_every_error_that_a_caller_may_meet_is_shown_by_an_example():
-    plain = {"JobdError", "HandlerError", "SchemaError", "Transient"}
+    plain = {"JobdError", "HandlerError", "SchemaError", "Transient", "Locked"}
     assert {type(error).__name__ for error, _ in EXAMPLES} | plain == {kind.__name__ for kind in kinds()}
 
 
