@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -257,18 +259,24 @@ def file_source() -> TomlConfigSettingsSource:
 
 
 class Environment(EnvSettingsSource):
-    """The JOBD_ variables, and the quotas of tenants as the variable QUOTAS has them."""
+    """The JOBD_ variables, `own`, and the quotas of tenants as the variable QUOTAS has them."""
+
+    own: Mapping[str, Any] = MappingProxyType({})
 
     def __call__(self) -> dict[str, Any]:
         found = super().__call__()
         given = found.get("tenants", {})
         if isinstance(given, dict):
+            given = {id: _renamed(limits) for id, limits in given.items()}
             merged = {id: _renamed(limits) for id, limits in _quotas().items()}
             for id, limits in given.items():
                 both = isinstance(limits, dict) and isinstance(merged.get(id), dict)
-                merged[id] = merged[id] | _renamed(limits) if both else _renamed(limits)
+                merged[id] = merged[id] | limits if both else limits
+            self.own = found | {"tenants": given} if given else dict(found)
             if merged:
                 found["tenants"] = merged
+        else:
+            self.own = found
         return found
 
 

@@ -109,19 +109,23 @@ class _Sources:
 
     flags: Mapping[str, Any]
     environment: Mapping[str, Any]
+    variables: Mapping[str, Any]
+    """The environment without QUOTAS."""
     file: Mapping[str, Any]
     file_name: str
 
     @classmethod
     def read(cls, overrides: Mapping[str, Any]) -> _Sources:
         file = file_source()
+        source = environment_source()
         try:
-            environment = environment_source()()
+            environment = source()
         except SettingsError as error:
             raise _not_json(error) from None
         return cls(
             flags={name: value for name, value in overrides.items() if value is not None},
             environment=environment,
+            variables=source.own,
             file=file.toml_data,
             file_name=os.path.basename(str(file.toml_file_path)),
         )
@@ -142,7 +146,7 @@ class _Sources:
         variable = key.replace("schedules", "SCHEDULES", 1) if "[" in key else "__".join(place).upper()
         names = {
             "flag": (self.flags, key),
-            "environment": (self.environment, _variable(variable, place)),
+            "environment": (self.environment, self._variable(variable, place)),
             "jobd.toml": (self.file, f"{key} in {self.file_name}"),
         }
         for source, (values, name) in names.items():
@@ -150,6 +154,15 @@ class _Sources:
             if found:
                 return source, name, value
         return "default", key, _default_at(place)
+
+    def _variable(self, variable: str, place: tuple[str, ...]) -> str:
+        """The name of a setting in the environment."""
+        if place[0] != "tenants" or _value_at(self.variables, place)[0]:
+            return f"JOBD_{variable}"
+        said = _dotted(place[1:])
+        if place[-1] == "max_pending":
+            said = f"{said}_jobs"
+        return f"{said} in {QUOTAS}" if said else QUOTAS
 
     def _complaint(self, detail: ErrorDetails) -> ConfigError:
         place = tuple(str(part) for part in detail["loc"])
@@ -164,7 +177,8 @@ class _Sources:
             said = f" (schedule {cause.id!r})" if cause.id is not None and cause.key != "id" else ""
             return ConfigError(name, cause.value, f"{cause.remedy}{said}")
         if place[-1] == "[key]":  # a name of a table, such as [queues."no good"]
-            return ConfigError(self._find(place[:-2])[1], place[-2], str(cause))
+            quotas = self._find(place[:-1])[1].endswith(QUOTAS)
+            return ConfigError(QUOTAS if quotas else self._find(place[:-2])[1], place[-2], str(cause))
         _, name, value = self._find(place)
         if detail["type"] == "extra_forbidden":
             # The value of an unknown setting may be a misspelt password's.
@@ -192,16 +206,6 @@ def _remedy(detail: ErrorDetails, place: tuple[str, ...], *, quotas: bool) -> st
 def _inner(example: str) -> str:
     """The table of one queue, say, in an example of all."""
     return json.dumps(next(iter(json.loads(example).values())))
-
-
-def _variable(variable: str, place: tuple[str, ...]) -> str:
-    """The name of a setting in the environment."""
-    if place[0] == "tenants" and not any(name.upper().startswith("JOBD_TENANTS") for name in os.environ):
-        said = _dotted(place[1:])
-        if place[-1] == "max_pending":
-            said = f"{said}_jobs"
-        return f"{said} in {QUOTAS}" if said else QUOTAS
-    return f"JOBD_{variable}"
 
 
 def _not_json(error: SettingsError) -> ConfigError:

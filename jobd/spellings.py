@@ -123,6 +123,12 @@ def _rate(value: Any) -> str:
         raise ValueError(error.remedy) from None
 
 
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):  # It would pass as 1 or 0.
+        raise ValueError("must be a whole number")
+    return value
+
+
 def _switch(value: Any) -> bool:
     found = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}.get(
         str(value).strip().lower()
@@ -149,7 +155,7 @@ ScheduleTables = Annotated[list[Annotated[Any, PlainValidator(_schedule)]], Afte
 ANY_CASE: Final = BeforeValidator(lower)
 ON_OR_OFF: Final = BeforeValidator(_on_or_off)
 LimitedName = Annotated[str, AfterValidator(_limited)]
-MaxRunning = Annotated[int, Field(ge=0, le=MAX_INT)]
-Burst = Annotated[int, Field(ge=1, le=MAX_COUNT)]
-Weight = Annotated[int, Field(ge=1, le=MAX_WEIGHT)]
+MaxRunning = Annotated[int, BeforeValidator(_number), Field(ge=0, le=MAX_INT)]
+Burst = Annotated[int, BeforeValidator(_number), Field(ge=1, le=MAX_COUNT)]
+Weight = Annotated[int, BeforeValidator(_number), Field(ge=1, le=MAX_WEIGHT)]
 Rate = Annotated[str, BeforeValidator(_rate)]

@@ -476,6 +476,12 @@ def test_quotas_of_tenants_come_from_the_environment_in_either_form(monkeypatch:
         ("JOBD_TENANTS", '{"t1": 5}', 'JOBD_TENANTS__T1 = 5: must be a table, like {"max_pending": 100}'),
         ("JOBD_QUEUES", '{"a": 3}', 'JOBD_QUEUES__A = 3: must be a table, like {"concurrency": 2}'),
         (
+            "ASYNC_JOBS_PER_TENANT_QUOTAS",
+            '{"t1": {"max_pending_jobs": true}}',
+            "t1.max_pending_jobs in ASYNC_JOBS_PER_TENANT_QUOTAS = True: must be a whole number",
+        ),
+        ("JOBD_QUEUES", '{"a": {"weight": true}}', "JOBD_QUEUES__A__WEIGHT = True: must be a whole number"),
+        (
             "JOBD_TENANTS",
             "{",
             'JOBD_TENANTS = \'***\': is not JSON; write it like {"t1": {"max_pending": 100}}',
@@ -492,6 +498,32 @@ def test_bad_quotas_are_refused_by_the_name_of_their_variable(
 ) -> None:
     monkeypatch.setenv(variable, text)
     with pytest.raises(ConfigError, match=re.escape(message)):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("quotas", "tenants", "name"),
+    [
+        (-1, 1, "t1.max_pending_jobs in ASYNC_JOBS_PER_TENANT_QUOTAS = -1: "),
+        (1, -1, "JOBD_TENANTS__T2__MAX_PENDING = -1: "),
+    ],
+)
+def test_of_two_variables_with_quotas_the_one_is_named_that_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, quotas: int, tenants: int, name: str
+) -> None:
+    quota = f'{{"max_pending_jobs": {quotas}}}'
+    monkeypatch.setenv("ASYNC_JOBS_PER_TENANT_QUOTAS", f'{{"t1": {quota}, "t2": {quota}}}')
+    monkeypatch.setenv("JOBD_TENANTS", f'{{"t2": {{"max_pending": {tenants}}}}}')
+    with pytest.raises(ConfigError, match=f"^{re.escape(name)}"):
+        load_settings()
+
+
+def test_of_two_variables_with_quotas_the_one_is_named_that_has_an_impossible_tenant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ASYNC_JOBS_PER_TENANT_QUOTAS", '{"": {"max_pending_jobs": 1}}')
+    monkeypatch.setenv("JOBD_TENANTS", '{"t2": {"max_pending": 1}}')
+    with pytest.raises(ConfigError, match=r"^ASYNC_JOBS_PER_TENANT_QUOTAS = '': must be a text"):
         load_settings()
 
 
