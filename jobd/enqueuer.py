@@ -109,8 +109,9 @@ class Enqueuer:
                 enqueued = Enqueued(job.id, True)
             elif plain and await Entry(door).enqueue_of_tenant(job):
                 enqueued = Enqueued(job.id, True)
-            elif (plain or given is not None) and connection is not None:
-                # A refusal would abort the caller's transaction; a savepoint costs two round trips.
+            elif connection is not None and (plain or given is not None or job.on_conflict == "reject"):
+                # A refusal would abort the caller's transaction, and whose key is rejected shall not be
+                # locked by it; a savepoint costs two round trips.
                 async with door.all_or_nothing() as unit:
                     enqueued = await Entry(unit).enqueue(job)
             else:

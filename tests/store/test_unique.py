@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 
+from jobd.client import Client
 from jobd.door import Database, Link
 from jobd.errors import IdTaken, Refused, Transient, UniqueKeyTaken
 from jobd.job import Claimed, Enqueued, FinishedRun, JobState
@@ -529,6 +531,24 @@ async def test_reject_names_key_and_holder_and_leaves_the_transaction_usable(
     await Store(held).enqueue(new_job())
     await held.commit()
     assert await scalar(door, "select count(*) from jobd.jobs") == 2
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_reject_holds_up_no_run_of_the_holder(
+    client: Client, door: Link, store: Store, direct_database_url: str, many: bool
+):
+    first = await store.enqueue(waiting(kind="noop"))
+    connection = await asyncpg.connect(direct_database_url)
+    async with connection.transaction():
+        await client.enqueue("noop", queue="the_change", connection=connection)
+        options: Any = {"unique_for": "waiting", "on_conflict": "reject", "connection": connection}
+        with pytest.raises(UniqueKeyTaken):
+            if many:
+                await client.enqueue_many("noop", [{}], unique_key=lambda payload: "k", **options)
+            else:
+                await client.enqueue("noop", unique_key="k", **options)
+        assert [run.id for run in await claim(door, 10)] == [first.id]
+    await connection.close()
 
 
 async def test_reject_takes_a_key_that_is_free(store: Store):
