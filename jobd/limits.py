@@ -14,7 +14,7 @@ from jobd.client import Client
 from jobd.duration import parse_duration
 from jobd.errors import MISSING, ConfigError, DrainTimeout, Refused
 from jobd.fleet import QueueUnknown
-from jobd.options import Duration
+from jobd.options import Duration, plain_text
 from jobd.quota_options import (
     KindOptions,
     QueueOptions,
@@ -47,7 +47,7 @@ class Queues:
 
     async def reset(self, name: str, *, by: str = "api") -> None:
         """Set its limits to what code and files say, or to none. A pause stays. Raises QueueUnknown."""
-        if not await Quotas(self._client.door).reset_limits("queues", check_name("queue", name), by=by):
+        if not await Quotas(self._client.door).reset_limits("queues", check_name("queue", name), by=_who(by)):
             raise QueueUnknown(name)
 
     async def get(self, name: str) -> QueueLimits:
@@ -85,7 +85,9 @@ class Tenants:
 
     async def reset(self, id: str, *, by: str = "api") -> bool:
         """Set its limits to what files say, or to none; False when it had none."""
-        return await Quotas(self._client.door).reset_limits("tenants", limited_name("tenant", id), by=by)
+        return await Quotas(self._client.door).reset_limits(
+            "tenants", limited_name("tenant", id), by=_who(by)
+        )
 
     async def get(self, id: str) -> TenantLimits:
         """What holds for a tenant: no limit at all where nothing was set."""
@@ -113,7 +115,7 @@ class Kinds:
 
     async def reset(self, name: str, *, by: str = "api") -> bool:
         """Set its limits to what the code says, or to none; False when it had none."""
-        return await Quotas(self._client.door).reset_limits("kinds", check_name("kind", name), by=by)
+        return await Quotas(self._client.door).reset_limits("kinds", check_name("kind", name), by=_who(by))
 
     async def get(self, name: str) -> KindLimits:
         """What holds for each key of a kind: one at a time where nothing was set."""
@@ -138,7 +140,7 @@ class UseCases:
     async def reset(self, name: str, *, by: str = "api") -> bool:
         """Set its limit to what files say, or to 10; False when nothing was said of it."""
         return await Quotas(self._client.door).reset_limits(
-            "use_cases", limited_name("use_case", name), by=by
+            "use_cases", limited_name("use_case", name), by=_who(by)
         )
 
     async def get(self, name: str) -> UseCaseLimits:
@@ -179,11 +181,16 @@ async def _set(set_limits: _Setting, name: str, limits: dict[str, Any], by: str)
     if not limits:
         raise ConfigError("limits", MISSING, "none is named, so nothing is to be set")
     try:
-        await set_limits(name, limits, by=by)
+        await set_limits(name, limits, by=_who(by))
     except Refused as refusal:
         if named := _named(refusal, limits):
             raise named from refusal
         raise
+
+
+def _who(by: str) -> str:
+    plain_text("by", by)
+    return by
 
 
 def _named(refusal: Refused, limits: dict[str, Any]) -> ConfigError | None:
@@ -215,7 +222,7 @@ async def drain(
     if not await quotas.queues(check_name("queue", name)):
         raise QueueUnknown(name)
     if not backlog:
-        await quotas.set_queue(name, {"paused": True}, by=by)
+        await quotas.set_queue(name, {"paused": True}, by=_who(by))
     end, quiet = None if seconds is None else clock() + seconds, 0
     while True:
         running, ready = await quotas.unfinished(name)

@@ -164,6 +164,10 @@ async def test_names_are_judged_too(client: Client):
         await Tenants(client).set("", max_running=1)
     with pytest.raises(ConfigError, match=r"^use_case = 7: must be a text"):
         await UseCases(client).set(7, max_running=1)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^by = 'a\\x00': must not contain NUL"):
+        await Queues(client).set("mail", by="a\0", max_running=1)
+    with pytest.raises(ConfigError, match=r"^by = 7: must be a string"):
+        await Tenants(client).reset("t1", by=7)  # type: ignore[arg-type]
     with pytest.raises(
         TypeError, match=r"unexpected keyword argument 'max_runing'; did you mean max_running\?"
     ):
