@@ -11,6 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from jobd.backoff import Backoff
@@ -154,6 +155,8 @@ class Registry:
                 f"kind {kind!r} already has a handler, {_where(holder.function)}; "
                 f"give {_where(function)} another kind"
             )
+        for option in key_limits.keys() - KindOptions.__annotations__.keys():
+            raise _unknown(option)
         limits = kind_limits(key_limits, setting=f"{{}} of handler {kind!r}")
         if limits.get("key_burst") is not None and limits.get("key_rate") is None:
             remedy = "belongs to a key_rate; set both"
@@ -243,6 +246,18 @@ def check_name(what: str, name: object) -> str:
         f"{what} {str(name)[:120]!r} is no valid name: use 1 to 100 of the characters A-Z a-z 0-9 _ . : -, "
         "the first one a letter or _"
     )
+
+
+def _unknown(option: str) -> TypeError:
+    """What Python would raise for a parameter that does not exist."""
+    known = [
+        name
+        for name, rule in inspect.signature(Registry.add).parameters.items()
+        if rule.kind is rule.KEYWORD_ONLY
+    ]
+    close = get_close_matches(option, [*known, *KindOptions.__annotations__], n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return TypeError(f"handler() got an unexpected keyword argument {option!r}{hint}")
 
 
 def _kind_of(function: Callable[..., Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
@@ -126,6 +127,21 @@ def test_coroutines_run_on_the_loop_and_plain_functions_in_a_thread_or_process(r
     assert registry.add(crunch, "threaded").runs_in == "thread"
     assert registry.add(crunch, "threaded_too", run_in="thread").runs_in == "thread"
     assert registry.add(crunch, "processed", run_in="process").runs_in == "process"
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("max_attempt", "; did you mean max_attempts?"),
+        ("keylimit", "; did you mean key_limit?"),
+        ("tags", ""),
+    ],
+)
+def test_an_option_that_does_not_exist_is_named(registry: Registry, option: str, hint: str) -> None:
+    words = f"handler() got an unexpected keyword argument {option!r}{hint}"
+    with pytest.raises(TypeError, match=f"^{re.escape(words)}$"):
+        registry.add(crunch, **{option: 3})  # type: ignore[arg-type]
+    assert "crunch" not in registry
 
 
 def test_a_second_handler_of_a_kind_names_the_first(registry: Registry) -> None:
