@@ -45,8 +45,9 @@ def ended(job: Job) -> list[Reason]:
     if job.finished_at is not None:
         text += f" at {job.finished_at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
     if job.attempt:
-        text += f" in attempt {job.attempt}"
-    elif job.kept and job.state != "succeeded":
+        # One that ended while it waited, for another attempt say, was in no worker's hands.
+        text += f" {'after' if job.claimed_at is None else 'in'} attempt {job.attempt}"
+    elif job.kept and job.claim_no == 0:
         text += " without having run"
     text += f": {job.reason}" if job.reason else ""
     if job.state == "dead":
@@ -279,12 +280,14 @@ def _deadline(job: Standing) -> list[Reason]:
     if job.delay_tolerance is None:
         return []
     left = job.deadline_at - job.moment
+    # What was put back may have run.
+    unrun = ", without having run" if job.claim_no == 0 else ""
     if _dropped(job):
-        text = f"its deadline of {brief_span(-left)} ago has passed: it ends without having run"
+        text = f"its deadline of {brief_span(-left)} ago has passed: it ends{unrun}"
     elif left <= timedelta(0):
         text = f"its deadline of {brief_span(-left)} ago has passed: it runs late"
     elif job.deadline_policy == "drop":
-        text = f"its deadline in {brief_span(left)} ends it, unrun"
+        text = f"its deadline in {brief_span(left)} ends it{unrun}"
     else:
         return []
     return [Reason(Why.DEADLINE, text, job.deadline_at)]

@@ -227,7 +227,7 @@ async def test_its_deadline_ends_it_or_makes_it_late(door: Link, reader: Reader,
     late = await told(reader, await make_job(door, **common))
     assert late[-1].why == Why.DEADLINE and late[-1].text.endswith("has passed: it runs late")
     soon = await told(reader, await make_job(door, deadline_policy="drop", delay_tolerance=60.9 * SECOND))
-    assert soon[-1].text == "its deadline in 1m ends it, unrun"
+    assert soon[-1].text == "its deadline in 1m ends it, without having run"
 
 
 @pytest.mark.parametrize("state", ["ready", "scheduled"])
@@ -238,7 +238,16 @@ async def test_a_deadline_that_has_passed_and_drops_it_is_the_only_reason(
     id = await make_job(door, state=state, run_at=run_at, delay_tolerance=10 * SECOND, deadline_policy="drop")
     (reason,) = await told(reader, id)
     assert reason.why == Why.DEADLINE
-    assert reason.text == "its deadline of 10s ago has passed: it ends without having run"
+    assert reason.text == "its deadline of 10s ago has passed: it ends, without having run"
+
+
+async def test_what_may_have_run_is_not_said_to_end_unrun(door: Link, reader: Reader, worker: UUID):
+    again: dict[str, Any] = {"attempt": 1, "claim_no": 2, "deadline_policy": "drop"}
+    soon = await told(reader, await make_job(door, delay_tolerance=60.9 * SECOND, **again))
+    assert soon[-1].text == "its deadline in 1m ends it"
+    run_at = datetime.now(UTC) - 20.5 * SECOND
+    (gone,) = await told(reader, await make_job(door, run_at=run_at, delay_tolerance=10 * SECOND, **again))
+    assert gone.text == "its deadline of 10s ago has passed: it ends"
 
 
 async def test_there_is_no_such_job(reader: Reader):

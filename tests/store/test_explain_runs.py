@@ -167,14 +167,32 @@ ENDED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 def past(**columns: Any) -> Job:
     """A job that has ended."""
     row: dict[str, Any] = dict.fromkeys(field.name for field in fields(Job))
-    row |= {"id": UUID(int=1), "state": JobState.DEAD, "attempt": 0, "errors": [], "kept": True}
+    row |= {
+        "id": UUID(int=1),
+        "state": JobState.DEAD,
+        "attempt": 0,
+        "claim_no": 0,
+        "errors": [],
+        "kept": True,
+    }
     return Job(**row | {"finished_at": ENDED_AT} | columns)
 
 
 @pytest.mark.parametrize(
     ("columns", "text"),
     [
-        ({"state": JobState.SUCCEEDED, "attempt": 2}, "it succeeded at 2026-01-02 04:04:05 CET in attempt 2"),
+        (
+            {"state": JobState.SUCCEEDED, "attempt": 2, "claim_no": 4, "claimed_at": ENDED_AT},
+            "it succeeded at 2026-01-02 04:04:05 CET in attempt 2",
+        ),
+        (
+            {"state": JobState.CANCELLED, "attempt": 3, "claim_no": 6, "reason": "while it waited"},
+            "it was cancelled at 2026-01-02 04:04:05 CET after attempt 3: while it waited",
+        ),
+        (
+            {"state": JobState.CANCELLED, "attempt": 0, "claim_no": 2, "reason": "after a snooze"},
+            "it was cancelled at 2026-01-02 04:04:05 CET: after a snooze",
+        ),
         (
             {"state": JobState.CANCELLED, "reason": "no more"},
             "it was cancelled at 2026-01-02 04:04:05 CET without having run: no more",
