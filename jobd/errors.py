@@ -7,6 +7,7 @@
      |-- JobNotFound            no job has this id
      |-- WrongState             the job's state does not allow this verb
      |    `-- NotKept           it has ended, and its queue keeps too little to run it again
+     |-- QueueUnknown           nobody ever served, paused or limited this queue
      |-- ScheduleNotFound       no schedule has this id
      |-- ScheduleExists         there is one of this id already
      |-- UniqueKeyTaken         another job holds the unique key
@@ -75,6 +76,14 @@ class JobNotFound(JobdError):
             f"no job {job_id}: it never existed, was deleted, or finished longer ago than history_retention "
             "(than a day, if its queue does not keep it)"
         )
+
+
+class QueueUnknown(JobdError):
+    """Nobody ever served, paused or limited this queue."""
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        super().__init__(f"no queue {queue!r} is known: `jobd queues list` shows those that are")
 
 
 class ScheduleNotFound(JobdError):

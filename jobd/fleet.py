@@ -14,7 +14,7 @@ from uuid import UUID
 
 from jobd import sql
 from jobd.door import Executes
-from jobd.errors import JobdError
+from jobd.errors import QueueUnknown
 
 BLOCKS = sql.blocks("fleet")
 
@@ -164,11 +164,3 @@ class Fleet:
     async def probe(self, worker_id: UUID) -> bool:
         """Write; False when the worker has no row."""
         return bool(await self.door.fetch(BLOCKS["probe"], worker_id))
-
-
-class QueueUnknown(JobdError):
-    """No process ever served this queue, and nobody paused it."""
-
-    def __init__(self, queue: str) -> None:
-        self.queue = queue
-        super().__init__(f"no queue {queue!r} is known: `jobd queues list` shows those that are")

@@ -12,8 +12,7 @@ from typing import Any, Protocol, Unpack
 
 from jobd.client import Client
 from jobd.duration import parse_duration
-from jobd.errors import MISSING, ConfigError, DrainTimeout, Refused
-from jobd.fleet import QueueUnknown
+from jobd.errors import MISSING, ConfigError, DrainTimeout, QueueUnknown, Refused
 from jobd.options import Duration, plain_text
 from jobd.quota_options import (
     KindOptions,
@@ -51,8 +50,8 @@ class Queues:
             raise QueueUnknown(name)
 
     async def get(self, name: str) -> QueueLimits:
-        """What holds for a queue, and how many of its jobs run. Raises QueueUnknown."""
-        found = await Quotas(self._client.door).queues(name)
+        """What holds for a queue, and how many of its jobs run. Raises QueueUnknown, HandlerError."""
+        found = await Quotas(self._client.door).queues(check_name("queue", name))
         if not found:
             raise QueueUnknown(name)
         return found[0]
@@ -230,6 +229,7 @@ async def drain(
         if quiet >= DRAIN_LOOKS:
             return
         told(running, ready)
-        if seconds is not None and end is not None and clock() >= end:
+        # What looks done is looked at again, however little time there was.
+        if seconds is not None and end is not None and clock() >= end and quiet == 0:
             raise DrainTimeout(name, seconds, running, paused=not backlog)
         await sleep(DRAIN_LOOK_SECONDS)

@@ -10,8 +10,7 @@ import pytest
 
 from jobd.client import Client
 from jobd.door import Link
-from jobd.errors import Refused
-from jobd.fleet import QueueUnknown
+from jobd.errors import QueueUnknown, Refused
 from jobd.limits import Kinds, Queues, Tenants, UseCases
 from jobd.quotas import Quotas
 from tests.factories import query

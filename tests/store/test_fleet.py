@@ -8,7 +8,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from jobd.door import Link
-from jobd.fleet import Fleet, QueueUnknown, Registration
+from jobd.errors import QueueUnknown
+from jobd.fleet import Fleet, Registration
 from jobd.reader import Reader
 from jobd.store import Store
 from tests.factories import LEASE, SECOND, make_job, make_worker, query, scalar

@@ -11,8 +11,8 @@ import pytest
 from jobd.app import Jobs
 from jobd.client import Client
 from jobd.door import Link
-from jobd.errors import ConfigError, DrainTimeout, HandlerError, Refused
-from jobd.fleet import Fleet, QueueUnknown
+from jobd.errors import ConfigError, DrainTimeout, HandlerError, QueueUnknown, Refused
+from jobd.fleet import Fleet
 from jobd.job import Claimed, FinishedRun, JobState
 from jobd.limits import Kinds, Queues, Tenants, UseCases
 from jobd.quotas import QueueLimits, Quotas, TenantLimits
@@ -92,6 +92,10 @@ async def test_a_queue_is_paused_and_resumed_by_the_same_call(door: Link, queues
 async def test_a_queue_that_nobody_knows_has_no_limits_to_get(queues: Queues):
     with pytest.raises(QueueUnknown, match="'nowhere'"):
         await queues.get("nowhere")
+    # Not whichever queue is the first one.
+    await queues.set("mail", max_running=1)
+    with pytest.raises(HandlerError):
+        await queues.get(None)  # type: ignore[arg-type]
 
 
 async def test_a_tenants_limits_are_set_got_and_removed(door: Link, tenants: Tenants):
@@ -317,6 +321,12 @@ async def test_a_drain_of_the_backlog_leaves_the_queue_open(door: Link, queues: 
     await query(door, "delete from jobd.jobs where id = $1", waiting)
     await queues.drain("mail", backlog=True, timeout="30s")
     assert (await queues.get("mail")).paused_at is None
+
+
+async def test_a_drain_that_finds_nothing_does_not_run_out_of_time(queues: Queues):
+    await queues.set("mail", max_running=5)
+    await queues.drain("mail", timeout=0)
+    await queues.drain("mail", timeout=0, backlog=True)
 
 
 async def test_a_queue_that_nobody_knows_is_not_drained(queues: Queues):

@@ -71,6 +71,7 @@ EXAMPLES = [
     (SchemaOutdated(0, 3), "the database has no jobd schema yet: run `jobd migrate`"),
     (SchemaOutdated(2, 3), "is at schema version 2, this jobd needs version 3: run `jobd migrate`"),
     (SchemaOutdated(None), "the database lacks a part of jobd's schema: run `jobd migrate`"),
+    (errors.QueueUnknown("mial"), "no queue 'mial' is known: `jobd queues list` shows those that are"),
     (errors.ScheduleNotFound("nightli"), "no schedule 'nightli': `jobd schedules list` shows"),
     (
         errors.ScheduleExists("nightly"),
