@@ -201,6 +201,8 @@ class Client(Enqueuer):
 
 
 def _reason(reason: str) -> str:
+    if not isinstance(reason, str):
+        raise ConfigError("reason", reason, "must be a string")
     return storable_text(reason, max_chars=1_000) or "cancelled on request"
 
 

@@ -80,6 +80,8 @@ def sweep_options(verb: str, options: SweepOptions) -> tuple[Conduct, Filters]:
         integer("limit", conduct["limit"], at_least=1)
     if "by" in conduct:
         _part("by", conduct["by"])
+    if "dry_run" in conduct:
+        _flag("dry_run", conduct["dry_run"])
     return Conduct(**conduct), cast(Filters, filters)
 
 
@@ -91,7 +93,7 @@ def select(
     Raises ConfigError naming the filter, HandlerError for a name that cannot be one.
     """
     given = {name: value for name, value in filters.items() if value is not None and value is not False}
-    everything = bool(given.pop("all", False))
+    everything = _flag("all", given.pop("all", False))
     if everything and given:
         raise ConfigError("all", True, f"means every job, and {next(iter(given))} only some: leave one out")
     if not everything and not given:
@@ -139,6 +141,13 @@ def members(values: Any) -> list[Any]:
     if isinstance(values, (list, tuple, set, frozenset)):
         return list(values)
     return [values]
+
+
+def _flag(option: str, value: Any) -> bool:
+    # "no" would pass as true, and mean every job.
+    if not isinstance(value, bool):
+        raise ConfigError(option, value, "must be True or False")
+    return value
 
 
 def _texts(option: str, values: Any) -> tuple[str, ...] | None:

@@ -116,17 +116,17 @@ def _limited(name: str) -> str:
         raise ValueError(error.remedy) from None
 
 
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):  # which would pass as 0 or 1
+        raise ValueError("must be a whole number")
+    return value
+
+
 def _rate(value: Any) -> str:
     try:
         return str(parse_rate(value))
     except ConfigError as error:
         raise ValueError(error.remedy) from None
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool):  # It would pass as 1 or 0.
-        raise ValueError("must be a whole number")
-    return value
 
 
 def _switch(value: Any) -> bool:
@@ -155,7 +155,8 @@ ScheduleTables = Annotated[list[Annotated[Any, PlainValidator(_schedule)]], Afte
 ANY_CASE: Final = BeforeValidator(lower)
 ON_OR_OFF: Final = BeforeValidator(_on_or_off)
 LimitedName = Annotated[str, AfterValidator(_limited)]
-MaxRunning = Annotated[int, BeforeValidator(_number), Field(ge=0, le=MAX_INT)]
-Burst = Annotated[int, BeforeValidator(_number), Field(ge=1, le=MAX_COUNT)]
-Weight = Annotated[int, BeforeValidator(_number), Field(ge=1, le=MAX_WEIGHT)]
+NUMBER: Final = BeforeValidator(_number)
+MaxRunning = Annotated[int, NUMBER, Field(ge=0, le=MAX_INT)]
+Burst = Annotated[int, NUMBER, Field(ge=1, le=MAX_COUNT)]
+Weight = Annotated[int, NUMBER, Field(ge=1, le=MAX_WEIGHT)]
 Rate = Annotated[str, BeforeValidator(_rate)]

@@ -146,7 +146,10 @@ def drain(
     """
     import asyncio
 
+    from jobd.duration import parse_duration
     from jobd.limits import drain as drained
+
+    patience = None if timeout is None else parse_duration(timeout, setting="--timeout")
 
     last: list[str] = []
 
@@ -159,7 +162,7 @@ def drain(
 
     ask(
         lambda quotas: drained(
-            quotas, queue, backlog=backlog, timeout=timeout, by=who(), sleep=asyncio.sleep, told=tell
+            quotas, queue, backlog=backlog, timeout=patience, by=who(), sleep=asyncio.sleep, told=tell
         ),
         database_url,
     )

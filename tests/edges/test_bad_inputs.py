@@ -163,6 +163,14 @@ MANY: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
     ),
     "many-empty": (lambda jobs: jobs.cancel_many(tag=[]), ("tag", "0 values", "leave it out")),
     "many-no-change": (lambda jobs: jobs.reschedule_many(queue="mail"), ("run_at", "priority, or both")),
+    "many-flag": (
+        lambda jobs: jobs.delete_many(all="no"),  # type: ignore[arg-type]
+        ("all", "'no'", "True or False"),
+    ),
+    "many-reason": (
+        lambda jobs: jobs.cancel_many(queue="mail", reason=5),  # type: ignore[arg-type]
+        ("reason", "5", "a string"),
+    ),
     "many-limit": (lambda jobs: jobs.retry_many(all=True, limit=0), ("limit", "0", "from 1")),
 }
 

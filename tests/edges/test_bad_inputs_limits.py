@@ -54,6 +54,10 @@ REFUSED: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
     "limit-flag": (queue(fair="yes"), ("fair", "'yes'", "True or False")),
     "limit-weight": (queue(weight=0), ("weight", "0", "from 1 to 1000", "None for 1")),
     "limit-on-full": (tenant(on_full="drop"), ("on_full", "'drop'", "'refuse'")),
+    "limit-by": (
+        lambda jobs: jobs.queues.reset("mail", by=7),  # type: ignore[arg-type]
+        ("by", "7", "a string"),
+    ),
     "limit-tenant": (
         lambda jobs: jobs.tenants.set("t" * 256, max_running=1),
         ("tenant", "'ttt", "1 to 255 bytes"),

@@ -158,7 +158,7 @@ def test_what_is_declared_otherwise_is_shown_and_brought_back(shell: str) -> Non
         ("queues set mail --max-running -7", "2147483647, or none for no limit"),
         ("kinds set sync --ordered --key-limit 3", "--key-limit = 3: jobs of a key that run in order run"),
         ("kinds set sync --key-rate fast", "--key-rate = 'fast': is not a rate"),
-        ("queues drain mail --timeout soon", "timeout = 'soon': is not a duration"),
+        ("queues drain mail --timeout soon", "jobd: --timeout = 'soon': is not a duration"),
     ],
 )
 def test_what_cannot_be_is_refused_as_it_was_typed(shell: str, words: str, message: str) -> None:

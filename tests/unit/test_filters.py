@@ -63,6 +63,7 @@ def test_nothing_said_is_refused(filters: dict[str, Any]):
         ({"error": "x" * 1_001}, "error", "must be 1 to 1,000 characters long"),
         ({"error": "a\0b"}, "error", "must not contain NUL"),
         ({"tag": 5}, "tag", "must be a string"),
+        ({"all": "no"}, "all", "must be True or False"),
         ({"older_than": "2 days"}, "older_than", "is not a duration"),
         ({"newer_than": -1}, "newer_than", "must not be negative"),
         ({"older_than": "2d", "newer_than": "1d"}, "newer_than", "nothing that is older than 2d"),
@@ -91,7 +92,13 @@ def test_how_it_goes_is_told_apart_from_what_it_meets():
 
 @pytest.mark.parametrize(
     ("options", "setting"),
-    [({"limit": 0}, "limit"), ({"limit": True}, "limit"), ({"by": ""}, "by"), ({"by": "a\0"}, "by")],
+    [
+        ({"limit": 0}, "limit"),
+        ({"limit": True}, "limit"),
+        ({"by": ""}, "by"),
+        ({"by": "a\0"}, "by"),
+        ({"dry_run": "no"}, "dry_run"),
+    ],
 )
 def test_a_mistake_in_how_it_goes_names_the_option(options: SweepOptions, setting: str):
     with pytest.raises(ConfigError) as refusal:

@@ -473,6 +473,11 @@ def test_quotas_of_tenants_come_from_the_environment_in_either_form(monkeypatch:
             '{"t1": {"max_pendng_jobs": 1}}',
             "is not a setting; did you mean t1.max_pending_jobs?",
         ),
+        (
+            "JOBD_TENANTS",
+            '{"t1": {"max_pending": true}}',
+            "JOBD_TENANTS__T1__MAX_PENDING = True: must be a whole number",
+        ),
         ("JOBD_TENANTS", '{"t1": 5}', 'JOBD_TENANTS__T1 = 5: must be a table, like {"max_pending": 100}'),
         ("JOBD_QUEUES", '{"a": 3}', 'JOBD_QUEUES__A = 3: must be a table, like {"concurrency": 2}'),
         (
