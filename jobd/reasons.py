@@ -225,9 +225,10 @@ def _turn(job: Standing, *, estimating: bool) -> list[Reason]:
 def _behind(job: Standing, *, estimating: bool) -> Reason:
     more = " or more" if job.ahead + job.held >= COUNTED else ""
     turns, whose = "", ""
-    if job.fair:
-        turns = "; tenants take turns in its queue"
-        whose = " of its tenant" if job.tenant_id is not None else " without a tenant"
+    if job.fair and job.tenant_id is None:
+        turns = "; tenants take turns in its queue, and it has none, so it waits for all of those"
+    elif job.fair:
+        turns, whose = "; tenants take turns in its queue", " of its tenant"
     jobs = f"1 job{whose}" if job.ahead == 1 and not more else f"{job.ahead:,}{more} jobs{whose}"
     verb = "is" if jobs.startswith("1 job") else "are"
     if job.ahead_by_priority == job.ahead:

@@ -45,13 +45,13 @@ with j as materialized (
                and r.queue = j.queue and r.state = 'ready' and r.crashes > 0 and r.concurrency_key is null and r.use_case is null
              order by r.priority desc, r.deadline_at, r.id limit 10000)
            union all
-           -- In a fair queue a tenant has a turn of its own, and so have those without one.
+           -- In a fair queue a tenant has a turn of its own. One without is looked for among the first of all.
            (select r.id, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.priority, r.deadline_at, r.deadline_policy,
                    r.delay_tolerance, r.crashes
               from jobd.jobs r
              where j.fair and r.queue = j.queue and r.tenant_id = j.tenant_id and r.state = 'ready'
              order by r.priority desc, r.deadline_at, r.id limit 10000)) f
-     where not j.fair or f.tenant_id is not distinct from j.tenant_id
+     where not j.fair or j.tenant_id is null or f.tenant_id = j.tenant_id
 ), before as (
     select f.*, j.priority as own,
            row_number() over (partition by f.concurrency_key order by f.priority desc, f.deadline_at, f.id) as key_number,

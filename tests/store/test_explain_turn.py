@@ -12,8 +12,10 @@ from jobd.door import Link
 from jobd.reader import Reader
 from jobd.reasons import reasons
 from jobd.standing import Reason, Why
+from jobd.store import Store
 from tests.factories import SECOND, make_job, make_jobs, make_worker, query
 from tests.store.explaining import first, whys
+from tests.store.governed import finish, governed
 
 NOON = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
 
@@ -116,10 +118,25 @@ async def test_in_a_fair_queue_those_of_its_tenant_are_before_it(door: Link, rea
     assert text == "nothing holds it up: it is the next of its tenant, and tenants take turns in its queue"
     text = await first(reader, of_b[1], Why.BEHIND)
     assert text == "1 job of its tenant is before it; tenants take turns in its queue"
-    of_none = await make_jobs(door, 2)
-    assert "the next of those without a tenant" in await first(reader, of_none[0], Why.NEXT)
-    text = await first(reader, of_none[1], Why.BEHIND)
-    assert text.startswith("1 job without a tenant is before it")
+
+
+async def test_in_a_fair_queue_all_are_before_one_without_a_tenant(door: Link, reader: Reader, store: Store):
+    await query(door, "insert into jobd.queues (name, fair) values ('default', true)")
+    worker = await make_worker(door, queues=["default"], kinds=["noop"])
+    before = datetime.now(UTC) - SECOND
+    await make_jobs(door, 3, tenant_id="a", run_at=before)
+    id = await make_job(door)
+    text = await first(reader, id, Why.BEHIND)
+    assert text == (
+        "3 jobs are before it; tenants take turns in its queue, and it has none, so it waits for all of those"
+    )
+    for _ in range(3):
+        (claim,) = await governed(store, worker, 1)
+        assert claim.tenant_id == "a"
+        await finish(store, [claim])
+    assert "the next of those without a tenant" in await first(reader, id, Why.NEXT)
+    (claim,) = await governed(store, worker, 1)
+    assert claim.id == id
 
 
 async def turn(door: Link, reader: Reader, **columns: Any) -> Reason:
