@@ -86,6 +86,10 @@ def explain(settings: Settings) -> list[Shown]:
     return [Shown(name, _shown(name, value), origins[name]) for name, value in values.items()]
 
 
+# Those whose names go on with one of their own.
+TABLES = ("JOBD_QUEUES", "JOBD_TENANTS", "JOBD_USE_CASES")
+
+
 def unread_environment() -> list[tuple[str, str]]:
     """JOBD_ variables that look like a misspelt setting, each with the name that may be meant.
 
@@ -97,8 +101,11 @@ def unread_environment() -> list[tuple[str, str]]:
     for name in sorted(os.environ):
         upper = name.upper()
         if upper.startswith("JOBD_") and upper not in (*known, "JOBD_CONFIG"):
+            table, _, rest = upper.partition("__")
             close = get_close_matches(upper, known, n=1, cutoff=0.8)
-            if close and not upper.startswith(("JOBD_QUEUES__", "JOBD_TENANTS__", "JOBD_USE_CASES__")):
+            if rest and not close:
+                close = [f"{meant}__{rest}" for meant in get_close_matches(table, TABLES, n=1, cutoff=0.8)]
+            if close and not (rest and table in TABLES):
                 found.append((name, close[0]))
     return found
 

@@ -385,6 +385,12 @@ def test_a_misspelt_variable_is_pointed_out_and_a_foreign_one_is_not(monkeypatch
     load_settings()
 
 
+def test_a_misspelt_table_in_the_environment_is_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBD_QUEUE__MAIL__RATE", "5/m")
+    monkeypatch.setenv("JOBD_QUEUES__MAIL__BURST", "5")
+    assert unread_environment() == [("JOBD_QUEUE__MAIL__RATE", "JOBD_QUEUES__MAIL__RATE")]
+
+
 def test_the_example_file_gives_the_defaults() -> None:
     example = load_settings(**tomllib.loads(EXAMPLE.read_text()))
     assert example.model_dump() == load_settings().model_dump()
