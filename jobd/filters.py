@@ -82,6 +82,8 @@ def sweep_options(verb: str, options: SweepOptions) -> tuple[Conduct, Filters]:
         _part("by", conduct["by"])
     if "dry_run" in conduct:
         _flag("dry_run", conduct["dry_run"])
+    if not callable(conduct.get("on_progress", print)):
+        raise ConfigError("on_progress", conduct["on_progress"], "must be a function of a Tally")
     return Conduct(**conduct), cast(Filters, filters)
 
 

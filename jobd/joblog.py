@@ -113,7 +113,7 @@ class JobLog:
         self._log.warning("jobs of lost workers put back", jobs=event.count, dead=event.dead)
 
     def _expired(self, event: happened.JobsExpired) -> None:
-        said = "jobs passed their deadline and ended without having run"
+        said = "jobs that waited passed their deadline and were dropped"
         self._log.warning(said, jobs=event.count, kind=event.kind, queue=event.queue)
 
     def _lease_lost(self, event: happened.LeaseLost) -> None:

@@ -290,7 +290,7 @@ def _quotas() -> dict[str, Any]:
     text = os.environ.get(QUOTAS, "").strip()
     try:
         found = json.loads(text) if text else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         remedy = 'is no JSON object; write it like {"tenant1": {"max_pending_jobs": 100}}'

@@ -131,7 +131,8 @@ select coalesce(j.id, k.job_id, n.job_id) as id, h.unique_key
 -- Live jobs by queue: how many wait, are due, run, and for how long the oldest is ready. One pass over `jobs`.
 select coalesce(q.name, live.queue) as queue, coalesce(live.ready, 0) as ready, coalesce(live.scheduled, 0) as scheduled,
        coalesce(live.running, 0) as running,
-       greatest(extract(epoch from coalesce($1::timestamptz, now()) - live.oldest), 0)::float8 as oldest_ready_seconds,
+       case when live.oldest is not null
+            then greatest(extract(epoch from coalesce($1::timestamptz, now()) - live.oldest), 0) end::float8 as oldest_ready_seconds,
        q.paused_at, q.paused_by
   from jobd.queues q
   full join (select queue,

@@ -98,6 +98,7 @@ def test_how_it_goes_is_told_apart_from_what_it_meets():
         ({"by": ""}, "by"),
         ({"by": "a\0"}, "by"),
         ({"dry_run": "no"}, "dry_run"),
+        ({"on_progress": 5}, "on_progress"),
     ],
 )
 def test_a_mistake_in_how_it_goes_names_the_option(options: SweepOptions, setting: str):

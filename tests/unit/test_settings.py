@@ -458,6 +458,7 @@ def test_quotas_of_tenants_come_from_the_environment_in_either_form(monkeypatch:
             "{",
             "ASYNC_JOBS_PER_TENANT_QUOTAS = '{': is no JSON object; write it like {\"tenant1\"",
         ),
+        ("ASYNC_JOBS_PER_TENANT_QUOTAS", '{"a":' * 20_000, 'ASYNC_JOBS_PER_TENANT_QUOTAS = \'{"a":'),
         ("ASYNC_JOBS_PER_TENANT_QUOTAS", "[]", "ASYNC_JOBS_PER_TENANT_QUOTAS = '[]': is no JSON object"),
         (
             "ASYNC_JOBS_PER_TENANT_QUOTAS",
