@@ -178,6 +178,41 @@ begin
                                             and r.state = 'ready' and r.tenant_id is not null
                                           order by r.queue, r.tenant_id limit 1), w.number + 1
           from tenant_of w where w.tenant_id is not null and w.number < 1000
+    ), beside as materialized (
+        -- The first of each of those keys and use cases.
+        select c.*
+          from key_of k cross join lateral (
+               select r.ctid as place, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
+                 from jobd.jobs r
+                where r.queue = k.queue and r.concurrency_key = k.key and r.state = 'ready'
+                  and r.kind <> all (full_kinds)
+                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
+                order by r.priority desc, r.deadline_at, r.id
+                limit least(k.room, coalesce((select max(n.key_limit) from jobd.kinds n), 1))) c
+         where k.key is not null
+        union
+        -- In order, the first of a key may stand behind others of a higher priority.
+        select c.*
+          from key_of k cross join lateral (
+               select r.ctid as place, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
+                 from jobd.jobs r
+                where r.concurrency_key = k.key and r.state in ('scheduled', 'ready') and r.state = 'ready'
+                  and r.queue = k.queue and r.kind <> all (full_kinds)
+                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
+                order by r.id limit 1) c
+         where k.key is not null and exists (select from jobd.kinds n where n.ordered)
+        union
+        select c.*
+          from use_case_of u cross join lateral (
+               select r.ctid as place, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
+                 from jobd.jobs r
+                where r.queue = u.queue and r.use_case = u.use_case and r.state = 'ready'
+                  and r.kind <> all (full_kinds)
+                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
+                order by r.priority desc, r.deadline_at, r.id
+                -- More than there is room for: the first ones may all wait for a key or a tenant.
+                limit greatest(u.room, least(500, 5000 / (select count(*) from use_case_of)))) c
+         where u.use_case is not null
     ), of_tenant as materialized (
         select n.tenant_id, t.weight,
                least(t.max_running - coalesce(r.number, 0),
@@ -187,6 +222,10 @@ begin
                                            t.rate_count, t.rate_period, t.rate_burst, moment) end)::int as room
           from (select f.tenant_id from front f
                  where f.tenant_id is not null and not f.fair and exists (select from jobd.tenants t where t.governed)
+                union
+                -- Whoever was not among the tenants looked through is under a limit all the same.
+                select b.tenant_id from beside b
+                 where b.tenant_id is not null and exists (select from jobd.tenants t where t.governed)
                 union
                 select w.tenant_id from tenant_of w where w.tenant_id is not null) n
          cross join lateral (select t.weight, t.max_running, t.rate_count, t.rate_period, t.rate_burst
@@ -283,39 +322,7 @@ begin
                 where f.tenant_id is null limit d.room) c
          where d.fair or exists (select from jobd.tenants t where t.governed)
         union
-        select c.*
-          from key_of k cross join lateral (
-               select r.ctid as place, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
-                 from jobd.jobs r
-                where r.queue = k.queue and r.concurrency_key = k.key and r.state = 'ready'
-                  and r.kind <> all (full_kinds)
-                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
-                order by r.priority desc, r.deadline_at, r.id
-                limit least(k.room, coalesce((select max(n.key_limit) from jobd.kinds n), 1))) c
-         where k.key is not null
-        union
-        -- In order, the first of a key may stand behind others of a higher priority.
-        select c.*
-          from key_of k cross join lateral (
-               select r.ctid as place, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
-                 from jobd.jobs r
-                where r.concurrency_key = k.key and r.state in ('scheduled', 'ready') and r.state = 'ready'
-                  and r.queue = k.queue and r.kind <> all (full_kinds)
-                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
-                order by r.id limit 1) c
-         where k.key is not null and exists (select from jobd.kinds n where n.ordered)
-        union
-        select c.*
-          from use_case_of u cross join lateral (
-               select r.ctid as place, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
-                 from jobd.jobs r
-                where r.queue = u.queue and r.use_case = u.use_case and r.state = 'ready'
-                  and r.kind <> all (full_kinds)
-                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
-                order by r.priority desc, r.deadline_at, r.id
-                -- More than there is room for: the first ones may all wait for a key or a tenant.
-                limit greatest(u.room, least(500, 5000 / (select count(*) from use_case_of)))) c
-         where u.use_case is not null
+        select b.* from beside b
     ), found as (
         select f.* from first f
         union all

@@ -355,3 +355,22 @@ async def test_of_a_use_case_jobs_run_behind_many_that_wait_for_a_key_or_a_tenan
     await make_jobs(door, 300, use_case="labels", **{column: "full"})
     id = await make_job(door, use_case="labels")
     assert await claimed(store, worker, 3) == [id]
+
+
+@pytest.mark.parametrize("column", ["concurrency_key", "use_case"])
+async def test_of_a_tenant_no_more_run_than_may_though_a_thousand_others_are_looked_at_before_it(
+    door: Link, store: Store, worker: UUID, column: str
+):
+    await limit(door, "tenants", "z", max_running=0)
+    await make_job(door, concurrency_key="busy")
+    assert len(await governed(store, worker)) == 1
+    await query(door, FILL.format(column="concurrency_key", value="'busy'"), 300)
+    await query(door, "update jobd.jobs set priority = 1 where state = 'ready'")
+    await query(door, FILL.format(column="tenant_id", value="'t' || n"), 1100)
+    await query(door, f"update jobd.jobs set {column} = tenant_id where tenant_id is not null")
+    # Earlier than those, and found by its key or use case.
+    early = datetime.now(UTC) - DAY
+    await make_job(door, tenant_id="z", run_at=early, **{column: "a"})
+    claims = await governed(store, worker, 20)
+    assert len(claims) == 20
+    assert "z" not in {claim.tenant_id for claim in claims}
