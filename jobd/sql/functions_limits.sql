@@ -358,26 +358,36 @@ begin
           left join unnest(claim_governed.kinds, claim_governed.kind_rooms) as p (kind, room) on p.kind = f.kind
     ), open as materialized (
         select f.place, f.id, f.queue, f.kind, f.tenant_id, f.use_case, f.concurrency_key, f.crashes,
-               f.key_room, f.use_case_room, f.tenant_room, f.kind_room,
+               f.key_room, f.use_case_room, f.tenant_room, f.kind_room, f.ordered,
                row_number() over (order by f.turn, f.priority desc, f.deadline_at, f.id) as turn
           from rated f
          where least(f.key_room, f.use_case_room, f.tenant_room, f.kind_room, 1) > 0
-           -- In order: nobody before it is due, and nobody of its key is between two attempts; who is at work has its room.
-           and case when f.ordered
-                    then not exists (select from jobd.jobs o
-                                      where o.concurrency_key = f.concurrency_key and o.id < f.id
-                                        and o.state in ('scheduled', 'ready') and (o.state = 'ready' or o.run_at <= moment))
-                     and not exists (select from jobd.jobs o
-                                      where o.concurrency_key = f.concurrency_key
-                                        and o.state = 'scheduled' and o.claim_no > 0)
-                    else true end
+    ), in_turn as materialized (
+        select o.* from open o where not o.ordered
+        union all
+        -- In order: nobody before it is due, and nobody of its key is between two attempts; who is at work has its room.
+        -- Only the first of a key is asked for, since it reads all that are before it and not due.
+        select o.place, o.id, o.queue, o.kind, o.tenant_id, o.use_case, o.concurrency_key, o.crashes,
+               o.key_room, o.use_case_room, o.tenant_room, o.kind_room, o.ordered, o.turn
+          from (select o.*, row_number() over (partition by o.concurrency_key order by o.id) as number
+                  from open o where o.ordered) o
+         where case when o.number = 1
+                    then not exists (select from jobd.jobs e
+                                      where e.concurrency_key = o.concurrency_key and e.id < o.id
+                                        and e.state in ('scheduled', 'ready') and (e.state = 'ready' or e.run_at <= moment))
+                     and not exists (select from jobd.jobs e
+                                      where e.concurrency_key = o.concurrency_key
+                                        and e.state = 'scheduled' and e.claim_no > 0)
+                    else false end
     ), by_key as (
-        select o.* from open o where o.concurrency_key is null
+        select o.place, o.id, o.queue, o.kind, o.tenant_id, o.use_case, o.concurrency_key, o.crashes,
+               o.key_room, o.use_case_room, o.tenant_room, o.kind_room, o.turn
+          from in_turn o where o.concurrency_key is null
         union all
         select o.place, o.id, o.queue, o.kind, o.tenant_id, o.use_case, o.concurrency_key, o.crashes,
                o.key_room, o.use_case_room, o.tenant_room, o.kind_room, o.turn
           from (select o.*, row_number() over (partition by o.concurrency_key order by o.turn) as number
-                  from open o where o.concurrency_key is not null) o
+                  from in_turn o where o.concurrency_key is not null) o
          where o.number <= o.key_room
     ), limited as materialized (
         -- Whether anything but keys bounds any of them: mostly not.

@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (12, "390754e6f24cbf69")
+FUNCTIONS = (12, "32dc0463901f8253")
 
 
 if TYPE_CHECKING:

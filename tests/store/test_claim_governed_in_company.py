@@ -19,7 +19,7 @@ from jobd.store import Store
 from tests.factories import SECOND, make_job, make_jobs, make_worker, query, scalar
 from tests.signals import eventually
 from tests.store.conftest import Held
-from tests.store.governed import claimed, finish, governed, limit
+from tests.store.governed import FILL, claimed, finish, governed, limit
 
 
 @pytest.fixture
@@ -143,3 +143,18 @@ async def test_a_process_that_does_not_read_what_it_claimed_keeps_no_other_from_
         await eventually(lambda: scalar(door, running, sleepy), until=lambda count: count == 100)
     finally:
         deaf.close()
+
+
+async def test_what_comes_later_of_a_key_in_order_is_read_once_a_claim(
+    door: Link, store: Store, worker: UUID, held: Held
+):
+    await limit(door, "kinds", "noop", ordered=True)
+    fill = FILL.format(column="concurrency_key", value="'k'")
+    await query(door, fill, 1000)
+    await query(door, "update jobd.jobs set state = 'scheduled', run_at = now() + interval '1 day'")
+    await query(door, fill, 300)
+    await query(held, "select")
+    assert len(await claimed(Store(held), worker)) == 1
+    reads = "select idx_tup_fetch from pg_stat_xact_user_tables where relid = 'jobd.jobs'::regclass"
+    assert await scalar(held, reads) < 10_000
+    await held.rollback()
