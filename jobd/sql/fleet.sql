@@ -106,7 +106,7 @@ with beat as materialized (
             union all
             select t.rate_count, t.rate_period, t.rate_burst from jobd.tenants t where t.governed and t.rate_count is not null) r
 )
-select u.queue, coalesce(q.weight, 1) as weight, w.keyed, q.paused_at is null and (w.keyed or w.plain) as waiting,
+select u.queue, coalesce(q.weight, 1) as weight, w.keyed, q.paused_at is null and (w.keyed or w.plain or w.crashed) as waiting,
        coalesce(q.governed, false) or w.keyed or exists (select from jobd.tenants t where t.governed) as governed,
        least((select b.seconds from beat b),
              greatest(coalesce(q.rate_burst, q.rate_count) / 2.0, 1) * extract(epoch from q.rate_period) / q.rate_count)::float8 as beat
@@ -116,7 +116,8 @@ select u.queue, coalesce(q.weight, 1) as weight, w.keyed, q.paused_at is null an
        select exists (select from jobd.jobs r where r.queue = u.queue and r.state = 'ready' and r.crashes = 0
                          and r.concurrency_key is null and r.use_case is null) as plain,
               exists (select from jobd.jobs r where r.queue = u.queue and r.state = 'ready'
-                         and (r.concurrency_key is not null or r.use_case is not null)) as keyed) w
+                         and (r.concurrency_key is not null or r.use_case is not null)) as keyed,
+              exists (select from jobd.jobs r where r.queue = u.queue and r.state = 'ready' and r.crashes > 0) as crashed) w
 
 -- name: pause (queue, by)
 -- No daemon claims from this queue until it is resumed; what runs goes on.

@@ -110,6 +110,14 @@ async def test_of_a_paused_queue_nobody_waits(door: Link, clock: Clock):
     assert ours.patience == math.inf
 
 
+async def test_jobs_that_crashed_wait_for_a_limit_as_others_do(door: Link, clock: Clock):
+    await query(door, 'select jobd.set_queue(\'mail\', \'{"max_running": 1}\')')
+    await make_job(door, queue="mail", crashes=1)
+    ours = governing(door, clock)
+    await ours.refresh()
+    assert ours.patience == LOOK_SECONDS
+
+
 async def test_a_queue_that_had_jobs_with_a_key_is_claimed_from_as_before_a_while_later(
     door: Link, clock: Clock
 ):
