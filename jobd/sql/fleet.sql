@@ -113,11 +113,15 @@ select u.queue, coalesce(q.weight, 1) as weight, w.keyed, q.paused_at is null an
   from unnest($1::text[]) as u (queue)
   left join jobd.queues q on q.name = u.queue
  cross join lateral (
-       select exists (select from jobd.jobs r where r.queue = u.queue and r.state = 'ready' and r.crashes = 0
-                         and r.concurrency_key is null and r.use_case is null) as plain,
-              exists (select from jobd.jobs r where r.queue = u.queue and r.state = 'ready'
-                         and (r.concurrency_key is not null or r.use_case is not null)) as keyed,
-              exists (select from jobd.jobs r where r.queue = u.queue and r.state = 'ready' and r.crashes > 0) as crashed) w
+       -- Neither `exists` nor without an order: where the statistics are old the planner would read all that waits.
+       select (select true from jobd.jobs r where r.queue = u.queue and r.state = 'ready' and r.crashes = 0
+                  and r.concurrency_key is null and r.use_case is null
+                order by r.priority desc, r.deadline_at, r.id limit 1) is not null as plain,
+              (select true from jobd.jobs r where r.queue = u.queue and r.state = 'ready'
+                  and (r.concurrency_key is not null or r.use_case is not null)
+                order by r.priority desc, r.deadline_at, r.id limit 1) is not null as keyed,
+              (select true from jobd.jobs r where r.queue = u.queue and r.state = 'ready' and r.crashes > 0
+                order by r.priority desc, r.deadline_at, r.id limit 1) is not null as crashed) w
 
 -- name: pause (queue, by)
 -- No daemon claims from this queue until it is resumed; what runs goes on.

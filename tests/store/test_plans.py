@@ -20,6 +20,7 @@ pytestmark = pytest.mark.timeout(180)
 
 KEYS = 1000
 LIFECYCLE = sql.blocks("lifecycle")
+FLEET = sql.blocks("fleet")
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +193,14 @@ def test_a_claim_that_looks_behind_a_long_backlog_reads_so_much_and_no_more(jobs
     assert "jobs" not in claim.whole
     # Twice what there is room for, the running jobs, and so many of each key.
     assert claim.fetched["jobs"] <= 2 * (RUNNING + KEYS) + 10 * 4 * BATCH
+
+
+def test_whether_a_queue_is_under_limits_takes_a_row_or_two_of_it(jobs: Million):
+    queues = [*QUEUES, "keyed", "empty"]
+    reading = jobs.explain(FLEET["governing"], {"queues": queues})
+    assert reading.returned == len(queues)
+    assert "Seq Scan" not in reading.scans, reading.plan
+    assert reading.rows <= 2 * len(queues), reading.plan
 
 
 def test_the_next_due_job_is_one_row(jobs: Million):
