@@ -67,6 +67,8 @@ declare
     taken      integer;
 begin
     perform pg_advisory_xact_lock(1785684580, 5);
+    -- Behind a pooler the commit is a message of its own: who is too busy to send it, or gone, shall not keep the lock.
+    perform set_config('idle_in_transaction_session_timeout', '1s', true);
     -- Not before: to wait for the others may have taken long.
     moment := coalesce(claim_governed.now, clock_timestamp());
     if not exists (select from jobd.workers w where w.id = claim_governed.worker_id and w.lease_until > moment) then

@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (12, "32dc0463901f8253")
+FUNCTIONS = (12, "893d2640d2d45fac")
 
 
 if TYPE_CHECKING:

@@ -158,3 +158,12 @@ async def test_what_comes_later_of_a_key_in_order_is_read_once_a_claim(
     reads = "select idx_tup_fetch from pg_stat_xact_user_tables where relid = 'jobd.jobs'::regclass"
     assert await scalar(held, reads) < 10_000
     await held.rollback()
+
+
+async def test_who_does_not_commit_what_it_claimed_keeps_the_others_for_a_second(
+    door: Link, store: Store, worker: UUID, held: Held
+):
+    ids = await make_jobs(door, 2, concurrency_key="k")
+    assert await claimed(Store(held), worker) == ids[:1]
+    async with asyncio.timeout(5):
+        assert await claimed(store, worker) == ids[:1]
