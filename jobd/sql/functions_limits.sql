@@ -437,6 +437,16 @@ begin
           from (select o.*, row_number() over (partition by o.queue order by o.turn) as number from fit o) o
           join of_queue q on q.queue = o.queue
          where o.number <= q.room
+    ), verdict as materialized (
+        -- Of what was cut short some had no room, or there is room for more than was found.
+        select exists (select from cut c join front f on f.queue = c.queue and f.part = c.part
+                    where not c.fair and not exists (select from fit o where o.id = f.id))
+           or exists (select from wanted w
+                       where w.room > (select count(*) from by_queue b where b.queue = w.queue)
+                         and (w.queue in (select c.queue from cut c)
+                              or w.queue in (select h.queue
+                                               from share h join first f on f.queue = h.queue and f.tenant_id = h.tenant_id
+                                              where h.fair group by h.queue, h.tenant_id, h.room having count(*) >= h.room))) as deeper
     ), turned as (
         insert into jobd.turns (queue, scope, after)
         select n.queue, n.scope, n.after
@@ -445,19 +455,12 @@ begin
                 union all
                 select w.queue, 'tenant', coalesce(max(w.tenant_id) filter (where w.number = 1000), '')
                   from tenant_of w group by w.queue) n
-         where n.after <> coalesce((select t.after from jobd.turns t where t.queue = n.queue and t.scope = n.scope), '')
+         -- Who is about to look once more, looks at the same.
+         where (deep or not (select v.deeper from verdict v))
+           and n.after <> coalesce((select t.after from jobd.turns t where t.queue = n.queue and t.scope = n.scope), '')
         on conflict (queue, scope) do update set after = excluded.after
     )
-    select array_agg(b.place),
-           -- Of what was cut short some had no room, or there is room for more than was found.
-           exists (select from cut c join front f on f.queue = c.queue and f.part = c.part
-                    where not c.fair and not exists (select from fit o where o.id = f.id))
-           or exists (select from wanted w
-                       where w.room > (select count(*) from by_queue b where b.queue = w.queue)
-                         and (w.queue in (select c.queue from cut c)
-                              or w.queue in (select h.queue
-                                               from share h join first f on f.queue = h.queue and f.tenant_id = h.tenant_id
-                                              where h.fair group by h.queue, h.tenant_id, h.room having count(*) >= h.room)))
+    select array_agg(b.place), (select v.deeper from verdict v)
       into places, deeper
       from by_queue b;
     if deeper and not deep then

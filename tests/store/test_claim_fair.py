@@ -135,3 +135,17 @@ async def test_what_others_leave_of_the_room_goes_to_who_has_more(door: Link, st
     await query(door, FILL.format(column="tenant_id", value="'flood'"), 700)
     await make_jobs(door, 1, tenant_id="t")
     assert len(await claimed(store, worker, 500)) == 500
+
+
+@pytest.mark.parametrize("tenant", ["t0001", "t1500"])
+async def test_of_each_of_many_tenants_others_run_behind_the_job_that_waits_for_a_key(
+    door: Link, store: Store, worker: UUID, tenant: str
+):
+    await query(door, "insert into jobd.queues (name, fair) values ('default', true)")
+    await make_job(door, concurrency_key="full")
+    assert len(await governed(store, worker)) == 1
+    await query(door, FILL.format(column="tenant_id", value="'t' || lpad(n::text, 4, '0')"), 1500)
+    await query(door, "update jobd.jobs set concurrency_key = 'full' where tenant_id is not null")
+    await make_jobs(door, 3, tenant_id=tenant, concurrency_key="full")
+    id = await make_job(door, tenant_id=tenant)
+    assert id in [*await claimed(store, worker, 1), *await claimed(store, worker, 1)]
