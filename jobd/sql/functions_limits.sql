@@ -180,16 +180,27 @@ begin
                                             and r.state = 'ready' and r.tenant_id is not null
                                           order by r.queue, r.tenant_id limit 1), w.number + 1
           from tenant_of w where w.tenant_id is not null and w.number < 1000
+    ), full_use_case as materialized (
+        select c.use_case
+          from (select r.use_case, count(*) as number from running r where r.use_case is not null group by r.use_case
+                union all
+                select u.name, 0 from jobd.use_cases u where u.max_running = 0) c
+          left join jobd.use_cases u on u.name = c.use_case
+         where deep and c.number >= coalesce(u.max_running, 10)
     ), beside as materialized (
-        -- The first of each of those keys and use cases.
+        -- The first of each of those keys and use cases; of a key behind those that wait for a use case.
         select c.*
           from key_of k cross join lateral (
-               select r.ctid as place, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes, r.priority, r.deadline_at
-                 from jobd.jobs r
-                where r.queue = k.queue and r.concurrency_key = k.key and r.state = 'ready'
-                  and r.kind <> all (full_kinds)
-                  and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
-                order by r.priority desc, r.deadline_at, r.id
+               select f.* from (
+                      select r.ctid as place, r.id, r.queue, r.kind, r.tenant_id, r.use_case, r.concurrency_key, r.crashes,
+                             r.priority, r.deadline_at
+                        from jobd.jobs r
+                       where r.queue = k.queue and r.concurrency_key = k.key and r.state = 'ready'
+                         and r.kind <> all (full_kinds)
+                         and (r.deadline_policy = 'run' or r.delay_tolerance is null or r.deadline_at >= moment) and r.ctid <> all (passed)
+                       order by r.priority desc, r.deadline_at, r.id
+                       limit greatest(10, least(200, 20000 / (select count(*) from key_of)))) f
+                where f.use_case is null or f.use_case <> all (array(select u.use_case from full_use_case u))
                 limit least(k.room, coalesce((select max(n.key_limit) from jobd.kinds n), 1))) c
          where k.key is not null
         union

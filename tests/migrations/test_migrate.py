@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (12, "33833d9c6f3c32e2")
+FUNCTIONS = (12, "1e11f9d946ff3527")
 
 
 if TYPE_CHECKING:

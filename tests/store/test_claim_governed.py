@@ -374,3 +374,13 @@ async def test_of_a_tenant_no_more_run_than_may_though_a_thousand_others_are_loo
     claims = await governed(store, worker, 20)
     assert len(claims) == 20
     assert "z" not in {claim.tenant_id for claim in claims}
+
+
+async def test_of_a_key_others_run_behind_those_that_wait_for_a_use_case(
+    door: Link, store: Store, worker: UUID
+):
+    await limit(door, "use_cases", "full", max_running=0)
+    await query(door, FILL.format(column="concurrency_key", value="'k' || n % 10"), 500)
+    await query(door, "update jobd.jobs set use_case = 'full'")
+    id = await make_job(door, concurrency_key="k7")
+    assert await claimed(store, worker) == [id]
