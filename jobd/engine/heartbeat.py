@@ -67,7 +67,8 @@ class Heartbeat:
         self._on_lapse = on_lapse
         self._recovery = Recovery("heartbeat", events=events, rng=rng)
         self._registered: UUID | None = None
-        self._unheld: set[tuple[UUID, int]] = set()
+        # Since when.
+        self._unheld: dict[tuple[UUID, int], float] = {}
         self._unknown: set[tuple[UUID, int]] = set()
         self._hurry = asyncio.Event()
 
@@ -173,11 +174,14 @@ class Heartbeat:
             run = held.get((claim.id, claim.claim_no))
             if run is not None and claim.cancel_requested and run.stop is None:
                 self._stop_run(run, Stop.CANCEL)
-        # Twice in a row each: a claim's answer, or a flush's, may just be on its way.
-        unheld = running - held.keys()
-        if orphaned := unheld & self._unheld:
+        # Twice in a row each: a claim's answer, or a flush's, may just be on its way. A claim is given one
+        # whole beat, however many come in a hurry: for so long it may be started without another look.
+        now = time.monotonic()
+        unheld = {key: self._unheld.get(key, now) for key in running - held.keys()}
+        orphaned = {key for key, since in unheld.items() if now - since >= self._beat}
+        if orphaned:
             await self._store.release(sorted(orphaned))
-        self._unheld = unheld - orphaned
+        self._unheld = {key: since for key, since in unheld.items() if key not in orphaned}
         unknown = {
             key
             for key in held_before & held.keys() - running

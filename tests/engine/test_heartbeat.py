@@ -133,6 +133,19 @@ async def test_a_claim_that_nobody_holds_goes_back_unburned(body: Body, link: Li
         assert (await Reader(link).get(held)).state == "running"
 
 
+async def test_beats_in_a_hurry_give_no_claim_back_whose_answer_may_be_on_its_way(
+    database_url: str, link: Link
+):
+    body = Body(database_url, period=60.0, beat=20.0)
+    async with body.beating():
+        id = await make_job(link, state="running", worker_id=body.lease.worker_id)
+        for _ in range(4):
+            async with expect(body.events, LeaseRenewed):
+                body.heartbeat.hurry()
+        assert await scalar(link, "select state from jobd.jobs where id = $1", id) == "running"
+    await body.link.close()
+
+
 async def test_a_run_whose_claim_is_gone_is_stopped(body: Body, link: Link):
     async with body.beating():
         id = await make_job(link, state="running", worker_id=body.lease.worker_id, claim_no=3)
