@@ -111,7 +111,7 @@ async def test_of_a_paused_queue_nobody_waits(door: Link, clock: Clock):
 
 
 async def test_jobs_that_crashed_wait_for_a_limit_as_others_do(door: Link, clock: Clock):
-    await query(door, 'select jobd.set_queue(\'mail\', \'{"max_running": 1}\')')
+    await query(door, "select jobd.set_queue('mail', '{\"max_running\": 1}')")
     await make_job(door, queue="mail", crashes=1)
     ours = governing(door, clock)
     await ours.refresh()
