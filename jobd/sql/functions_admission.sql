@@ -14,7 +14,7 @@ drop function if exists jobd.turn_away(text, uuid[], boolean, timestamptz);
 drop function if exists jobd.weigh(text, uuid[], boolean, timestamptz);
 
 create or replace function jobd.pending(tenant_id text, most integer) returns integer
-language sql stable set enable_seqscan = off set enable_bitmapscan = off
+language sql stable set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
     -- How many jobs of a tenant wait to run, counted up to `most`. By the index, whatever the statistics say.
     select count(*)::int

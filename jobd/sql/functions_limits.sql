@@ -48,6 +48,9 @@ set enable_sort = off
 set enable_nestloop = off
 set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
+-- What is off costs ten billion, for which it would be compiled at each claim, in 6 seconds: our own sessions do without,
+-- but a pooler has others, too.
+set jit = off
 as $$
 -- Claim ready jobs under limits that count over all daemons; returns which. One such claim at a time, up to its commit:
 -- the statements behind the lock see what all claims before it have taken, so that no limit is exceeded, and whoever

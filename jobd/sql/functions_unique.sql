@@ -92,7 +92,7 @@ $$;
 
 create or replace function jobd.take_key(
     unique_key text, kind text, tenant_id text, scope text, job_id uuid, at timestamptz, until timestamptz) returns uuid
-language plpgsql volatile set enable_seqscan = off
+language plpgsql volatile set enable_seqscan = off set jit = off
 as $$
 -- Take a key of unique_keys for job `job_id`; returns null, or the job that holds it. Waits for those who are taking it
 -- in other transactions. Each look is a statement of its own, and sees what was committed before it. A plan that was
@@ -182,7 +182,7 @@ end
 $$;
 
 create or replace function jobd.scope_on_return(id uuid, unique_key text, kind text, tenant_id text) returns text
-language plpgsql volatile set enable_seqscan = off
+language plpgsql volatile set enable_seqscan = off set jit = off
 as $$
 -- What becomes of the key of scope `waiting` of a job that comes back from its run: `waiting`, it holds it again, or `lost`.
 -- Waits for nobody. The lock is the weakest that those who take the key have to wait for.

@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (12, "1e11f9d946ff3527")
+FUNCTIONS = (12, "58feef5def2fdefc")
 
 
 if TYPE_CHECKING:

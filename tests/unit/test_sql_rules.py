@@ -226,6 +226,14 @@ def test_a_script_that_has_no_blocks_is_read_whole():
     assert sql.blocks("functions") == {}
 
 
+@pytest.mark.parametrize("name", sql.FUNCTIONS)
+def test_who_forbids_a_plan_compiles_none(name: str):
+    # What is forbidden costs ten billion: far more than `jit_above_cost`.
+    for function in re.split(r"^create or replace function ", sql.script(name), flags=re.MULTILINE)[1:]:
+        head = function.partition("as $$")[0]
+        assert ("set enable_" in head) == ("set jit = off" in head), head
+
+
 def test_all_doors_for_one_job_take_all_that_a_job_has():
     every = {*NewJob._fields, "now"}
     assert set(BLOCKS["enqueue"].parameters) == every
