@@ -13,6 +13,7 @@ ended, not when its end is durable.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -157,7 +158,9 @@ class Executor:
                 continue
             waited = time.monotonic() - run.started
             # Where nothing waits for the slot it may as well be tried.
-            usual = slots.prefetch.usual(run.claim.kind) if held and not run.limited else None
+            usual = None
+            if run.claim.delay_tolerance is not None and held and not run.limited:
+                usual = slots.prefetch.usual(run.claim.kind)
             unstarted = self._judge.unstarted(run.claim, waited, usual)
             if waited > HOLD_LIMIT or unstarted is not None:
                 self._let_go(run, unstarted or life.NotStarted())
@@ -268,17 +271,14 @@ class Executor:
         self.slots.busy -= 1
         self.slots.lasting -= run.lasts
         self.slots.give_back(run.claim)
-        self._learn(run.claim.kind, time.monotonic() - run.started, stopped=run.stop is not None)
+        kind, seconds = run.claim.kind, time.monotonic() - run.started
+        # One that was stopped would have taken longer.
+        if run.stop is None or seconds > (self.slots.prefetch.usual(kind) or math.inf):
+            self.slots.prefetch.learn(kind, seconds)
         if not self._filling:
             # Not at once: the slots of all handlers that end in this turn of the loop are filled together.
             self._filling = True
             self._loop.call_soon(self._fill_and_tell)
-
-    def _learn(self, kind: str, seconds: float, *, stopped: bool) -> None:
-        """How long a run takes; one that was stopped would have taken longer."""
-        usual = self.slots.prefetch.usual(kind)
-        if not stopped or (usual is not None and seconds > usual):
-            self.slots.prefetch.learn(kind, seconds)
 
     def _fill_and_tell(self) -> None:
         self._fill()
