@@ -79,7 +79,7 @@ async def test_a_borrower_that_waits_gets_the_next_connection(pool: Pool):
 
 async def test_connections_that_were_cut_while_at_hand_are_missed_by_nobody(pool: Pool, link: Link):
     def known() -> bool:
-        return all(jobd_pool._is_lost(lease) for lease in pool._kept)
+        return idle(pool) == 0 and all(jobd_pool._is_lost(lease) for lease in pool._kept)
 
     for _ in range(5):
         await asyncio.gather(pool.fetch(WHO), pool.fetch(WHO))
