@@ -14,9 +14,10 @@ from typing import Any, Literal, TypedDict, cast
 from jobd.duration import format_duration, parse_duration
 from jobd.errors import MISSING, ConfigError
 from jobd.job import JobState
-from jobd.options import Duration, integer, plain_text
+from jobd.options import Duration, integer
 from jobd.registry import check_name
 from jobd.selection import Selection
+from jobd.storable import plain_text
 
 Texts = str | Iterable[str] | None
 MAX_TEXT_CHARACTERS = 1_000

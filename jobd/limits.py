@@ -13,7 +13,7 @@ from typing import Any, Protocol, Unpack
 from jobd.client import Client
 from jobd.duration import parse_duration
 from jobd.errors import MISSING, ConfigError, DrainTimeout, QueueUnknown, Refused
-from jobd.options import Duration, plain_text
+from jobd.options import Duration
 from jobd.quota_options import (
     KindOptions,
     QueueOptions,
@@ -27,6 +27,7 @@ from jobd.quota_options import (
 )
 from jobd.quotas import KindLimits, QueueLimits, Quotas, TenantLimits, UseCaseLimits
 from jobd.registry import check_name
+from jobd.storable import plain_text
 
 # How often a drain looks, and how often in a row it has to find nothing: a claim that was under way when
 # the queue was paused is seen once it has committed.

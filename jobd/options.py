@@ -18,13 +18,13 @@ from jobd.duration import parse_duration
 from jobd.errors import ConfigError
 from jobd.job import NewJob
 from jobd.payload import encode_payload
+from jobd.quota_options import limited_name
 from jobd.registry import check_name
+from jobd.storable import plain_text
 
 Duration = timedelta | str | int | float
 JobId = UUID | str
 
-# Tenant, kind and unique key share an entry of an index, which takes 2,704 bytes.
-MAX_NAME_BYTES = 255
 MAX_KEY_CHARACTERS = 500
 MAX_INT = 2**31 - 1
 
@@ -198,9 +198,7 @@ def _timeout(value: Duration | None) -> timedelta | None:
 
 
 def _name(option: str, value: str | None) -> str | None:
-    if value is not None and len(plain_text(option, value)) > MAX_NAME_BYTES:
-        raise ConfigError(option, value[:40] + "…", f"must be at most {MAX_NAME_BYTES} bytes long")
-    return value
+    return None if value is None else limited_name(option, value)
 
 
 def _unique_for(value: Duration, key: str | None) -> str:
@@ -238,15 +236,6 @@ def key_of_job(option: str, value: str | None) -> str | None:
             option, value[:40], f"must be 1 to {MAX_KEY_CHARACTERS} characters long; of more, take a hash"
         )
     return value
-
-
-def plain_text(option: str, value: str) -> bytes:
-    """The bytes of a text that PostgreSQL takes as it is. Raises ConfigError for any other."""
-    if not isinstance(value, str):
-        raise ConfigError(option, value, "must be a string")
-    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise ConfigError(option, value[:40], "must not contain NUL or half of a surrogate pair")
-    return value.encode()
 
 
 def _headers(tags: Any, meta: Any, max_bytes: int) -> str | None:

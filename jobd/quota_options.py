@@ -14,9 +14,11 @@ from typing import Any, TypedDict
 from jobd.duration import format_duration, parse_duration
 from jobd.errors import ConfigError
 from jobd.rate import MAX_COUNT, Rate, parse_rate
+from jobd.storable import plain_text
 
 MAX_INT = 2**31 - 1
 MAX_WEIGHT = 1000
+# Tenant, kind and unique key share an entry of an index, which takes 2,704 bytes.
 MAX_NAME_BYTES = 255
 
 
@@ -99,19 +101,11 @@ def use_case_limits(options: Mapping[str, Any], *, setting: str = "{}") -> dict[
     return _judged("a use case", UseCaseOptions, options, setting)
 
 
-def limited_name(what: str, value: Any) -> str:
+def limited_name(what: str, value: str) -> str:
     """The name of a tenant or a use case. Raises ConfigError."""
-    if not isinstance(value, str) or not value or "\0" in value or not _fits(value):
-        shown = value[:40] if isinstance(value, str) else value
-        raise ConfigError(what, shown, f"must be a text of 1 to {MAX_NAME_BYTES} bytes, without NUL")
+    if not 1 <= len(plain_text(what, value)) <= MAX_NAME_BYTES:
+        raise ConfigError(what, value[:40], f"must be 1 to {MAX_NAME_BYTES} bytes long")
     return value
-
-
-def _fits(text: str) -> bool:
-    try:
-        return len(text.encode()) <= MAX_NAME_BYTES
-    except UnicodeEncodeError:
-        return False
 
 
 def _judged(what: str, known: type, options: Mapping[str, Any], setting: str) -> dict[str, Any]:

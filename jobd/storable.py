@@ -17,7 +17,7 @@ from reprlib import Repr
 from types import TracebackType
 from typing import Any, Final
 
-from jobd.errors import PayloadError
+from jobd.errors import ConfigError, PayloadError
 
 MIN_INT: Final = -(2**63)
 MAX_INT: Final = 2**63 - 1
@@ -25,6 +25,15 @@ _MAX_REPR: Final = 10_000
 _MAX_NOTES: Final = 5
 # repr() of a list that holds the same list twice, sixty levels deep, would never end; this one does.
 _brief: Final = Repr()
+
+
+def plain_text(option: str, value: str) -> bytes:
+    """The bytes of a text that PostgreSQL takes as it is. Raises ConfigError for any other."""
+    if not isinstance(value, str):
+        raise ConfigError(option, value, "must be a string")
+    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ConfigError(option, value[:40], "must not contain NUL or half of a surrogate pair")
+    return value.encode()
 
 
 def storable_text(text: str, *, max_chars: int) -> str:

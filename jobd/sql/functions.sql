@@ -71,12 +71,12 @@ begin
         raise exception 'concurrency_key is % characters long: use 1 to 500, or a hash', length(concurrency_key)
             using errcode = 'invalid_parameter_value';
     end if;
-    if octet_length(tenant_id) > 255 then
-        raise exception 'tenant_id is % bytes long: use at most 255', octet_length(tenant_id)
+    if octet_length(tenant_id) not between 1 and 255 then
+        raise exception 'tenant_id is % bytes long: use 1 to 255, or null for none', octet_length(tenant_id)
             using errcode = 'invalid_parameter_value';
     end if;
-    if octet_length(use_case) > 255 then
-        raise exception 'use_case is % bytes long: use at most 255', octet_length(use_case)
+    if octet_length(use_case) not between 1 and 255 then
+        raise exception 'use_case is % bytes long: use 1 to 255, or null for none', octet_length(use_case)
             using errcode = 'invalid_parameter_value';
     end if;
     if jsonb_typeof(headers) <> 'object' then

@@ -123,7 +123,7 @@ OPTIONS: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
         ("unique_key", "'a'", "a function"),
     ),
     "unique-key-length": (option(unique_key="k" * 501), ("unique_key", "'kkk", "take a hash")),
-    "tenant-length": (option(tenant_id="t" * 256), ("tenant_id", "'ttt", "at most 255 bytes")),
+    "tenant-length": (option(tenant_id="t" * 256), ("tenant_id", "'ttt", "1 to 255 bytes")),
     "backoff-name": (option(backoff="quadratic"), ("backoff", "'quadratic'", '"exponential"')),
     "backoff-function": (option(backoff=lambda attempt: 3), ("backoff", "lambda", "@jobs.handler")),
     "tags-text": (option(tags="urgent"), ("tags", "'urgent'", "list of strings")),

@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (12, "58feef5def2fdefc")
+FUNCTIONS = (12, "66159f3678015e83")
 
 
 if TYPE_CHECKING:

@@ -164,9 +164,9 @@ async def test_a_bad_limit_is_refused_by_its_name_and_nothing_is_set(
 async def test_names_are_judged_too(client: Client):
     with pytest.raises(HandlerError, match="queue 'high/priority' is no valid name"):
         await Queues(client).set("high/priority", max_running=1)
-    with pytest.raises(ConfigError, match=r"^tenant = '': must be a text of 1 to 255 bytes"):
+    with pytest.raises(ConfigError, match=r"^tenant = '': must be 1 to 255 bytes"):
         await Tenants(client).set("", max_running=1)
-    with pytest.raises(ConfigError, match=r"^use_case = 7: must be a text"):
+    with pytest.raises(ConfigError, match=r"^use_case = 7: must be a string"):
         await UseCases(client).set(7, max_running=1)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"^by = 'a\\x00': must not contain NUL"):
         await Queues(client).set("mail", by="a\0", max_running=1)

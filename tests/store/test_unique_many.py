@@ -184,7 +184,8 @@ async def test_in_sql_keys_stand_beside_the_payloads(door: Link):
         ("unique_keys => array['a', '']", "unique_key is 0 characters long"),
         ("concurrency_keys => array['a', repeat('b', 501)]", "concurrency_key is 501 characters long"),
         ("concurrency_keys => array['', 'a']", "concurrency_key is 0 characters long"),
-        ("use_case => repeat('x', 256)", "use_case is 256 bytes long: use at most 255"),
+        ("use_case => repeat('x', 256)", "use_case is 256 bytes long: use 1 to 255"),
+        ("tenant_id => ''", "tenant_id is 0 bytes long: use 1 to 255"),
         ("deadline_policy => 'drop'", "deadline_policy = 'drop': needs a delay_tolerance"),
         ("unique_keys => array['a', 'a'], on_conflict => 'reject'", "unique key 'a' is held by job"),
         (

@@ -535,7 +535,7 @@ def test_of_two_variables_with_quotas_the_one_is_named_that_has_an_impossible_te
 ) -> None:
     monkeypatch.setenv("ASYNC_JOBS_PER_TENANT_QUOTAS", '{"": {"max_pending_jobs": 1}}')
     monkeypatch.setenv("JOBD_TENANTS", '{"t2": {"max_pending": 1}}')
-    with pytest.raises(ConfigError, match=r"^ASYNC_JOBS_PER_TENANT_QUOTAS = '': must be a text"):
+    with pytest.raises(ConfigError, match=r"^ASYNC_JOBS_PER_TENANT_QUOTAS = '': must be 1 to 255"):
         load_settings()
 
 
@@ -555,7 +555,7 @@ def test_of_two_variables_with_quotas_the_one_is_named_that_has_an_impossible_te
             "tenants.a.on_full in jobd.toml = 'drop': must be 'refuse', 'shed' or 'delay'",
         ),
         ("[tenants.a]\nmax_pendng = 1", "is not a setting; did you mean tenants.a.max_pending?"),
-        ("[tenants.'']", "tenants in jobd.toml = '': must be a text of 1 to 255 bytes"),
+        ("[tenants.'']", "tenants in jobd.toml = '': must be 1 to 255 bytes"),
         (
             "[use_cases.a]\nmax_running = 'x'",
             "use_cases.a.max_running in jobd.toml = 'x': must be a whole number",
