@@ -1,6 +1,7 @@
 """The application that the daemons of these tests run: `JOBD_APP=tests.daemon.handlers:jobs`.
 
-Handlers that wait do so until a file is there, so that a test decides when they end. What must be
+Handlers that wait do so until a file is there, so that a test decides when they end; `gates` tells that they
+have come so far. What must be
 counted from outside a run is a row of `public.effects`, written on a connection of its own.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 import asyncpg
 
 from jobd import JobContext, Jobs
+from tests.daemon.gates import mark
 
 jobs = Jobs()
 
@@ -75,6 +77,7 @@ async def falter(ctx: JobContext, seconds: float, fails: int) -> None:
 @jobs.handler("wait")
 async def wait(path: str) -> str:
     """Runs until the file is there, and for a moment in any case."""
+    mark(path)
     await asyncio.sleep(FILE_POLL)
     while not Path(path).exists():  # noqa: ASYNC110
         await asyncio.sleep(FILE_POLL)
@@ -101,6 +104,7 @@ async def step(ctx: JobContext, effects: Effects, name: str = "", path: str = ""
 @jobs.handler("stubborn")
 async def stubborn(path: str) -> None:
     """Swallows every cancellation until the file is there."""
+    mark(path)
     while not Path(path).exists():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(FILE_POLL)
@@ -109,6 +113,7 @@ async def stubborn(path: str) -> None:
 @jobs.handler("thread_wait")
 def thread_wait(path: str) -> str:
     """Runs in a thread, deaf to everything, until the file is there."""
+    mark(path)
     while not Path(path).exists():
         time.sleep(FILE_POLL)
     return "the file was there"
@@ -117,6 +122,7 @@ def thread_wait(path: str) -> str:
 @jobs.handler("process_wait", run_in="process")
 def process_wait(path: str) -> str:
     """Runs in a process until the file is there."""
+    mark(path)
     while not Path(path).exists():
         time.sleep(FILE_POLL)
     return "the file was there"
@@ -132,6 +138,7 @@ async def block(seconds: float) -> str:
 @jobs.handler("block_until")
 async def block_until(path: str) -> None:
     """Blocks the loop until the file is there."""
+    mark(path)
     while not Path(path).exists():
         time.sleep(FILE_POLL)  # noqa: ASYNC251
 

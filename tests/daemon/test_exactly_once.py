@@ -8,6 +8,7 @@ import pytest
 
 from tests.daemon.board import Board
 from tests.daemon.daemons import Daemons
+from tests.daemon.gates import waited_for
 
 COUNT = 1000
 
@@ -44,7 +45,7 @@ async def test_a_worker_that_was_stopped_in_its_transaction_cannot_commit_it(
     gate = tmp_path / "gate"
     sleeper = await daemons.start("--only", "worker")
     job = await board.jobs.enqueue("insert_slowly", {"path": str(gate)})
-    await board.in_state(job.id, "running")
+    await waited_for(gate)
     sleeper.signal(signal.SIGSTOP)
     other = await daemons.start()
     await other.logged("jobs of lost workers put back")

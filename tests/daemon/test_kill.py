@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.daemon.board import Board
 from tests.daemon.daemons import Daemons
+from tests.daemon.gates import waited_for
 
 LEASE = 2.0
 
@@ -17,7 +18,7 @@ async def test_jobs_of_a_killed_worker_run_again_within_the_lease_and_five_secon
     victim = await daemons.start()
     gate = tmp_path / "gate"
     ids = await board.jobs.enqueue_many("wait", [{"path": str(gate)}] * 50)
-    await board.reach(50, "running")
+    await waited_for(gate, 50)
     survivor = await daemons.start()
     # Only who was confirmed for a whole lease may take others for dead.
     await board.confirmed(survivor.worker, seconds=LEASE)
@@ -35,7 +36,7 @@ async def test_a_worker_that_was_stopped_past_its_lease_changes_nothing_and_work
     sleeper = await daemons.start("--only", "worker")
     gate = tmp_path / "gate"
     await board.jobs.enqueue_many("wait", [{"path": str(gate)}] * 20)
-    await board.reach(20, "running")
+    await waited_for(gate, 20)
     sleeper.signal(signal.SIGSTOP)
     other = await daemons.start()
     await other.logged("jobs of lost workers put back")
@@ -59,7 +60,7 @@ async def test_late_writes_of_a_stopped_worker_do_not_touch_the_run_that_replace
     gate = tmp_path / "gate"
     sleeper = await daemons.start("--only", "worker")
     job = await board.jobs.enqueue("wait", {"path": str(gate)})
-    await board.in_state(job.id, "running")
+    await waited_for(gate)
     sleeper.signal(signal.SIGSTOP)
     other = await daemons.start()
     await other.logged("jobs of lost workers put back")

@@ -12,6 +12,7 @@ import pytest
 
 from tests.daemon.board import Board
 from tests.daemon.daemons import Daemons
+from tests.daemon.gates import waited_for
 from tests.daemon.outage import outage, prepare
 from tests.postgres import PostgresServer
 from tests.signals import eventually
@@ -66,7 +67,8 @@ async def test_an_outage_longer_than_every_lease_loses_no_result_and_counts_no_c
     soon, late = tmp_path / "soon", tmp_path / "late"
     ready = await board.jobs.enqueue_many("wait", [{"path": str(soon)}] * 20)
     going_on = await board.jobs.enqueue_many("wait", [{"path": str(late)}] * 20)
-    await board.reach(40, "running")
+    await waited_for(soon, 20)
+    await waited_for(late, 20)
     async with outage(own_postgres, seconds=seconds):
         soon.touch()  # these results are ready while nobody can write them down
         await asyncio.gather(*[daemon.logged("lease lost", timeout=seconds) for daemon in working])
@@ -87,7 +89,7 @@ async def test_an_outage_shorter_than_the_lease_interrupts_no_handler(
     daemon = await daemons.start(lease="20s")
     gate = tmp_path / "gate"
     ids = await board.jobs.enqueue_many("wait", [{"path": str(gate)}] * 10)
-    await board.reach(10, "running")
+    await waited_for(gate, 10)
     async with outage(own_postgres, seconds=0):
         await daemon.logged("database lost")
     gate.touch()
@@ -122,8 +124,8 @@ async def test_a_daemon_that_ends_during_an_outage_says_what_it_could_not_write(
 ):
     daemon = await daemons.start()
     gate = tmp_path / "gate"
-    job = await board.jobs.enqueue("wait", {"path": str(gate)})
-    await board.in_state(job.id, "running")
+    await board.jobs.enqueue("wait", {"path": str(gate)})
+    await waited_for(gate)
     async with outage(own_postgres, seconds=0, mode="fast"):
         gate.touch()
         daemon.terminate()

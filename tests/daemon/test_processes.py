@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from jobd.cli import probe
 from tests.daemon.board import Board
 from tests.daemon.daemons import CrewProcess, Daemons, daemons_on
+from tests.daemon.gates import waited_for
 from tests.signals import eventually
 
 pytestmark = pytest.mark.timeout(120)
@@ -49,7 +50,7 @@ async def finished(crew: CrewProcess) -> float:
 async def waiting_jobs(board: Board, gate: Path, count: int) -> list[Any]:
     """So many jobs that run until the gate is there."""
     ids = list(await board.jobs.enqueue_many("wait", [{"path": str(gate)}] * count))
-    await board.reach(count, "running")
+    await waited_for(gate, count)
     return ids
 
 
@@ -186,8 +187,9 @@ async def test_the_exit_code_tells_of_the_process_that_ended_worst(
     daemons: Daemons, board: Board, tmp_path: Path
 ):
     crew = await daemons.start_crew(2, shutdown_grace="0.5s")
-    job = await board.jobs.enqueue("block_until", {"path": str(tmp_path / "never")})
-    await board.in_state(job.id, "running")
+    never = tmp_path / "never"
+    job = await board.jobs.enqueue("block_until", {"path": str(never)})
+    await waited_for(never)
     crew.terminate()
     assert await crew.ended(timeout=30) == 70
     assert (await board.row(job.id))["state"] == "ready"

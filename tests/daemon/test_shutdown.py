@@ -11,6 +11,7 @@ import pytest
 
 from tests.daemon.board import Board
 from tests.daemon.daemons import Daemons
+from tests.daemon.gates import waited_for
 from tests.signals import eventually
 
 
@@ -26,7 +27,7 @@ async def test_handlers_may_end_within_the_grace_while_nothing_new_is_claimed(
     daemon = await daemons.start()
     gate = tmp_path / "gate"
     ids = await board.jobs.enqueue_many("wait", [{"path": str(gate)}] * 5)
-    await board.reach(5, "running")
+    await waited_for(gate, 5)
     daemon.signal(number)
     await daemon.logged("stopping")
     left = await board.jobs.enqueue("noop")
@@ -46,8 +47,8 @@ async def test_the_lead_goes_to_another_while_handlers_still_end(
 ):
     daemon = await daemons.start(shutdown_grace="5m")
     gate = tmp_path / "gate"
-    job = await board.jobs.enqueue("wait", {"path": str(gate)})
-    await board.in_state(job.id, "running")
+    await board.jobs.enqueue("wait", {"path": str(gate)})
+    await waited_for(gate)
     await eventually(lambda: board.query("select from jobd.leader where lease_until > now()"))
     daemon.terminate()
     # Given up, not run out.
@@ -66,8 +67,9 @@ async def test_handlers_that_do_not_end_within_the_grace_are_cancelled_and_their
     daemons: Daemons, board: Board, tmp_path: Path
 ):
     daemon = await daemons.start(shutdown_grace="0.5s")
-    job = await board.jobs.enqueue("wait_noted", {"path": str(tmp_path / "never")})
-    await board.in_state(job.id, "running")
+    never = tmp_path / "never"
+    job = await board.jobs.enqueue("wait_noted", {"path": str(never)})
+    await waited_for(never)
     daemon.terminate()
     assert await daemon.ended() == 0
     row = await board.row(job.id)
@@ -79,8 +81,9 @@ async def test_handlers_that_do_not_end_within_the_grace_are_cancelled_and_their
 
 async def test_a_second_sigterm_cuts_the_grace(daemons: Daemons, board: Board, tmp_path: Path):
     daemon = await daemons.start(shutdown_grace="10m")
-    job = await board.jobs.enqueue("wait", {"path": str(tmp_path / "never")})
-    await board.in_state(job.id, "running")
+    never = tmp_path / "never"
+    job = await board.jobs.enqueue("wait", {"path": str(never)})
+    await waited_for(never)
     daemon.terminate()
     await daemon.logged("stopping")
     daemon.terminate()
@@ -93,10 +96,9 @@ async def test_a_handler_that_swallows_its_cancellation_does_not_hold_up_the_end
     daemons: Daemons, board: Board, tmp_path: Path
 ):
     daemon = await daemons.start(shutdown_grace="0.2s")
-    jobs = [
-        await board.jobs.enqueue(kind, {"path": str(tmp_path / "never")}) for kind in ("stubborn", "wait")
-    ]
-    await board.reach(2, "running")
+    never = tmp_path / "never"
+    jobs = [await board.jobs.enqueue(kind, {"path": str(never)}) for kind in ("stubborn", "wait")]
+    await waited_for(never, 2)
     daemon.terminate()
     assert await daemon.ended() == 0
     for job in jobs:
@@ -110,8 +112,9 @@ async def test_a_thread_or_a_process_that_never_returns_does_not_hold_up_the_end
     daemons: Daemons, board: Board, tmp_path: Path, kind: str
 ):
     daemon = await daemons.start(shutdown_grace="0.2s")
-    job = await board.jobs.enqueue(kind, {"path": str(tmp_path / "never")})
-    await board.in_state(job.id, "running")
+    never = tmp_path / "never"
+    job = await board.jobs.enqueue(kind, {"path": str(never)})
+    await waited_for(never)
     daemon.terminate()
     assert await daemon.ended() == 0
     row = await board.row(job.id)
@@ -125,7 +128,7 @@ async def test_a_job_is_not_handed_back_while_its_thread_goes_on(
     gate = tmp_path / "gate"
     daemon = await daemons.start(shutdown_grace="0.1s")
     job = await board.jobs.enqueue("thread_wait", {"path": str(gate)})
-    await board.in_state(job.id, "running")
+    await waited_for(gate)
     daemon.terminate()
     await daemon.logged("stopping handlers that have not ended")
     assert (await board.row(job.id))["state"] == "running"
@@ -141,7 +144,7 @@ async def test_sigterm_while_a_handler_blocks_the_loop_is_obeyed_when_it_turns_a
     daemon = await daemons.start()
     gate = tmp_path / "gate"
     job = await board.jobs.enqueue("block_until", {"path": str(gate)})
-    await board.in_state(job.id, "running")
+    await waited_for(gate)
     daemon.terminate()
     gate.touch()
     assert await daemon.ended() == 0
@@ -154,8 +157,9 @@ async def test_two_sigterms_end_a_daemon_whose_loop_is_blocked_for_good(
     daemons: Daemons, board: Board, tmp_path: Path
 ):
     daemon = await daemons.start(shutdown_grace="0.5s")
-    job = await board.jobs.enqueue("block_until", {"path": str(tmp_path / "never")})
-    await board.in_state(job.id, "running")
+    never = tmp_path / "never"
+    job = await board.jobs.enqueue("block_until", {"path": str(never)})
+    await waited_for(never)
     daemon.terminate()
     daemon.terminate()
     assert await daemon.ended() == 70
@@ -186,7 +190,7 @@ async def test_the_jobs_of_a_daemon_that_ended_are_taken_by_another_at_once(
     gate = tmp_path / "gate"
     leaving = await daemons.start(lease="30s", shutdown_grace="0s")
     ids = await board.jobs.enqueue_many("wait", [{"path": str(gate)}] * 20)
-    await board.reach(20, "running")
+    await waited_for(gate, 20)
     await daemons.start(lease="30s")
     gate.touch()
     leaving.terminate()
