@@ -128,13 +128,6 @@ def process_wait(path: str) -> str:
     return "the file was there"
 
 
-@jobs.handler("block")
-async def block(seconds: float) -> str:
-    """Blocks the loop."""
-    time.sleep(seconds)  # noqa: ASYNC251
-    return "blocked"
-
-
 @jobs.handler("block_until")
 async def block_until(path: str) -> None:
     """Blocks the loop until the file is there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from uuid import UUID
 
 import pytest
 
@@ -10,7 +11,8 @@ from tests.daemon.board import Board
 from tests.daemon.daemons import Daemons
 from tests.daemon.gates import waited_for
 
-COUNT = 1000
+KILLS = 6
+BATCH = 170
 
 
 @pytest.mark.timeout(180)
@@ -19,18 +21,21 @@ async def test_jobs_that_insert_a_row_leave_exactly_one_each_though_workers_are_
 ):
     rng = random.Random(11)
     settings = {"crash_limit": "0", "lease": "1s", "heartbeat": "0.25s", "pool_size": "8"}
-    ids = await board.jobs.enqueue_many(
-        "insert_late", [{"seconds": rng.uniform(0, 0.3)} for _ in range(COUNT)]
-    )
+    ids: list[UUID] = []
     working = [await daemons.start("--concurrency", "10", **settings) for _ in range(2)]
-    for kill in range(6):
+    for _ in range(KILLS):
+        for daemon in working:
+            await board.confirmed(daemon.worker, seconds=0)
+        done = len(ids)
+        payloads = [{"seconds": rng.uniform(0, 0.3)} for _ in range(BATCH)]
+        ids += await board.jobs.enqueue_many("insert_late", payloads)
         # At a moment that depends on nothing but how far the work is.
-        await board.reach(int(COUNT * (kill + rng.random()) / 8), "succeeded", timeout=60)
+        await board.reach(done + int(BATCH / 2 * rng.random()), "succeeded", timeout=60)
         victim = working.pop(rng.randrange(2))
         victim.kill()
         await victim.ended()
         working.append(await daemons.start("--concurrency", "10", **settings))
-    await board.reach(COUNT, "succeeded", timeout=90)
+        await board.reach(len(ids), "succeeded", timeout=60)
     rows = await board.query("select job_id, count(*) as rows from public.effects group by job_id")
     assert {row["job_id"]: row["rows"] for row in rows} == dict.fromkeys(ids, 1)
     crashed = await board.scalar("select count(*) from jobd.all_jobs where crashes > 0")
