@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -22,15 +22,16 @@ async def worker(door: Link) -> UUID:
 
 
 async def test_due_in_three_minutes(door: Link, reader: Reader, worker: UUID):
-    run_at = datetime.now(UTC) + timedelta(minutes=3, seconds=0.9)
-    id = await make_job(door, state="scheduled", run_at=run_at)
-    assert await first(reader, id, Why.NOT_DUE) == "it is due in 3m"
-    assert (await told(reader, id))[0].until == run_at
+    now = datetime.now(UTC)
+    id = await make_job(door, state="scheduled", run_at=now + 180 * SECOND)
+    assert await first(reader, id, Why.NOT_DUE, at=now) == "it is due in 3m"
+    assert (await told(reader, id))[0].until == now + 180 * SECOND
 
 
 async def test_due_and_not_made_ready_yet(door: Link, reader: Reader, worker: UUID):
-    id = await make_job(door, state="scheduled", run_at=datetime.now(UTC) - 5.5 * SECOND)
-    assert "due since 5s" in await first(reader, id, Why.STAGING)
+    now = datetime.now(UTC)
+    id = await make_job(door, state="scheduled", run_at=now - 5 * SECOND)
+    assert "due since 5s" in await first(reader, id, Why.STAGING, at=now)
 
 
 async def test_waiting_for_its_next_attempt_because_of_an_error(door: Link, reader: Reader, worker: UUID):
@@ -45,27 +46,28 @@ async def test_an_error_is_not_told_as_the_reason_where_it_may_not_be_it(
 ):
     # It failed, ran again, and gave that attempt back: its handler snoozed, say.
     now = datetime.now(UTC)
-    at = (now - 180.5 * SECOND).isoformat()
+    at = (now - 180 * SECOND).isoformat()
     error = {"attempt": 1, "at": at, "type": "ValueError", "message": "boom", "traceback": None}
     id = await make_job(
-        door, state="scheduled", attempt=1, claim_no=4, errors=[error], run_at=now + 3600.9 * SECOND
+        door, state="scheduled", attempt=1, claim_no=4, errors=[error], run_at=now + 3600 * SECOND
     )
-    text = await first(reader, id, Why.RETRY)
+    text = await first(reader, id, Why.RETRY, at=now)
     assert text == "it is due in 1h for attempt 2; its last error was 3m ago in attempt 1 (ValueError: boom)"
 
 
 async def test_due_again_as_a_new_generation(door: Link, reader: Reader, worker: UUID):
-    run_at = datetime.now(UTC) + 60.9 * SECOND
+    now = datetime.now(UTC)
+    run_at = now + 60 * SECOND
     id = await make_job(door, state="scheduled", attempt=0, claim_no=6, generation=1, run_at=run_at)
-    assert await first(reader, id, Why.NOT_DUE) == "it is due in 1m"
+    assert await first(reader, id, Why.NOT_DUE, at=now) == "it is due in 1m"
 
 
 async def test_its_tenant_delays_what_it_has_no_room_for(door: Link, reader: Reader, worker: UUID):
     await query(door, "insert into jobd.tenants (id, max_pending, on_full) values ('t 1', 100, 'delay')")
     now = datetime.now(UTC)
-    await query(door, "insert into jobd.rates values ('pending', 't 1', $1)", now + 180.9 * SECOND)
-    id = await make_job(door, state="scheduled", tenant_id="t 1", run_at=now + 60.9 * SECOND)
-    due, delays = await told(reader, id)
+    await query(door, "insert into jobd.rates values ('pending', 't 1', $1)", now + 180 * SECOND)
+    id = await make_job(door, state="scheduled", tenant_id="t 1", run_at=now + 60 * SECOND)
+    due, delays = await told(reader, id, at=now)
     assert due.text == "it is due in 1m" and delays.why == Why.TENANT_DELAYS
     assert delays.text == (
         "tenant t 1 may have 100 jobs waiting, and more are delayed: 100 a minute become due, the last in 3m;"
@@ -81,12 +83,10 @@ async def test_put_back_by_its_handler(door: Link, reader: Reader, worker: UUID)
 
 
 async def test_its_queue_is_paused_by_somebody(door: Link, reader: Reader, worker: UUID):
-    await query(
-        door,
-        "insert into jobd.queues (name, paused_at, paused_by)"
-        " values ('default', now() - interval '2 min', 'kim')",
-    )
-    text = await first(reader, await make_job(door), Why.QUEUE_PAUSED)
+    now = datetime.now(UTC)
+    text = "insert into jobd.queues (name, paused_at, paused_by) values ('default', $1, 'kim')"
+    await query(door, text, now - 120 * SECOND)
+    text = await first(reader, await make_job(door), Why.QUEUE_PAUSED, at=now)
     assert text.startswith("queue default is paused for 2m") and "by kim" in text
 
 
@@ -100,9 +100,10 @@ async def test_nobody_works(door: Link, reader: Reader):
 
 async def test_the_last_worker_is_about_to_end_or_lost(door: Link, reader: Reader):
     id = await make_job(door)
-    lapsed = datetime.now(UTC) - 40.5 * SECOND
-    await make_worker(door, lease=-10 * SECOND, beat_at=lapsed, queues=["default"], kinds=["noop"])
-    text = await first(reader, id, Why.NO_WORKER)
+    now = datetime.now(UTC)
+    beat_at, lease_until = now - 40 * SECOND, now - 10 * SECOND
+    await make_worker(door, beat_at=beat_at, lease_until=lease_until, queues=["default"], kinds=["noop"])
+    text = await first(reader, id, Why.NO_WORKER, at=now)
     assert text == "no worker is alive, the last was heard of 40s ago: start one with `jobd run`"
     await make_worker(door, stopping_at=datetime.now(UTC), queues=["default"], kinds=["noop"])
     text = await first(reader, id, Why.NO_WORKER)
@@ -128,7 +129,7 @@ async def test_a_kind_that_a_worker_did_not_know_and_put_back_is_told_first(
     door: Link, reader: Reader, worker: UUID
 ):
     id = await make_job(
-        door, kind="later", state="scheduled", attempt=0, claim_no=2, run_at=datetime.now(UTC) + 15.9 * SECOND
+        door, kind="later", state="scheduled", attempt=0, claim_no=2, run_at=datetime.now(UTC) + 3600 * SECOND
     )
     assert "no handler for kind later" in await first(reader, id, Why.KIND_UNKNOWN)
     assert await whys(reader, id) == [Why.KIND_UNKNOWN, Why.SNOOZED]
@@ -179,11 +180,12 @@ async def test_another_of_its_key_is_before_it(door: Link, reader: Reader, worke
     id = await make_job(door, concurrency_key="user:7")
     text = await first(reader, id, Why.KEY_ORDER)
     assert text == f"jobs of key user:7 run in order, and {ready} is before it: `jobd explain {ready}`"
-    due = datetime.now(UTC) + 60.9 * SECOND
+    now = datetime.now(UTC)
+    due = now + 60 * SECOND
     retried = await make_job(
         door, id=UUID(int=7), state="scheduled", claim_no=2, concurrency_key="user:7", run_at=due
     )
-    assert f"{retried} is before it, due again in 1m:" in await first(reader, id, Why.KEY_ORDER)
+    assert f"{retried} is before it, due again in 1m:" in await first(reader, id, Why.KEY_ORDER, at=now)
 
 
 @pytest.mark.parametrize(
@@ -216,9 +218,10 @@ async def test_a_rate_is_spent(door: Link, reader: Reader, worker: UUID, scope: 
         await query(door, f"insert into jobd.{table} ({key}, {columns}) values ('{name}', {values})")
     name = {"queue": "default", "tenant": "t", "key": "k"}[scope]
     row = "noop k" if scope == "key" else name
-    await query(door, "insert into jobd.rates values ($1, $2, now() + interval '4.9 s')", scope, row)
-    id = await make_job(door, tenant_id="t", concurrency_key="k")
-    assert f"{scope} {name} has spent its rate: the next may start in 4s" == await first(reader, id, Why.RATE)
+    now = datetime.now(UTC)
+    await query(door, "insert into jobd.rates values ($1, $2, $3)", scope, row, now + 4 * SECOND)
+    text = await first(reader, await make_job(door, tenant_id="t", concurrency_key="k"), Why.RATE, at=now)
+    assert text == f"{scope} {name} has spent its rate: the next may start in 4s"
 
 
 async def test_its_deadline_ends_it_or_makes_it_late(door: Link, reader: Reader, worker: UUID):
@@ -226,7 +229,8 @@ async def test_its_deadline_ends_it_or_makes_it_late(door: Link, reader: Reader,
     common: dict[str, Any] = {"run_at": now - 20 * SECOND, "delay_tolerance": 10 * SECOND}
     late = await told(reader, await make_job(door, **common))
     assert late[-1].why == Why.DEADLINE and late[-1].text.endswith("has passed: it runs late")
-    soon = await told(reader, await make_job(door, deadline_policy="drop", delay_tolerance=60.9 * SECOND))
+    id = await make_job(door, run_at=now, deadline_policy="drop", delay_tolerance=60 * SECOND)
+    soon = await told(reader, id, at=now)
     assert soon[-1].text == "its deadline in 1m ends it, without having run"
 
 
@@ -234,19 +238,21 @@ async def test_its_deadline_ends_it_or_makes_it_late(door: Link, reader: Reader,
 async def test_a_deadline_that_has_passed_and_drops_it_is_the_only_reason(
     door: Link, reader: Reader, worker: UUID, state: str
 ):
-    run_at = datetime.now(UTC) - 20.5 * SECOND
+    now = datetime.now(UTC)
+    run_at = now - 20 * SECOND
     id = await make_job(door, state=state, run_at=run_at, delay_tolerance=10 * SECOND, deadline_policy="drop")
-    (reason,) = await told(reader, id)
+    (reason,) = await told(reader, id, at=now)
     assert reason.why == Why.DEADLINE
     assert reason.text == "its deadline of 10s ago has passed: it ends, without having run"
 
 
 async def test_what_may_have_run_is_not_said_to_end_unrun(door: Link, reader: Reader, worker: UUID):
     again: dict[str, Any] = {"attempt": 1, "claim_no": 2, "deadline_policy": "drop"}
-    soon = await told(reader, await make_job(door, delay_tolerance=60.9 * SECOND, **again))
-    assert soon[-1].text == "its deadline in 1m ends it"
-    run_at = datetime.now(UTC) - 20.5 * SECOND
-    (gone,) = await told(reader, await make_job(door, run_at=run_at, delay_tolerance=10 * SECOND, **again))
+    now = datetime.now(UTC)
+    id = await make_job(door, run_at=now, delay_tolerance=60 * SECOND, **again)
+    assert (await told(reader, id, at=now))[-1].text == "its deadline in 1m ends it"
+    id = await make_job(door, run_at=now - 20 * SECOND, delay_tolerance=10 * SECOND, **again)
+    (gone,) = await told(reader, id, at=now)
     assert gone.text == "its deadline of 10s ago has passed: it ends"
 
 

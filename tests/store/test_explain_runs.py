@@ -16,7 +16,7 @@ from jobd.job import Job, JobState
 from jobd.reader import Reader
 from jobd.reasons import ended, reasons
 from jobd.standing import Reason, Why
-from tests.factories import SECOND, make_job, make_worker, query, scalar
+from tests.factories import SECOND, make_job, make_worker, scalar
 from tests.store.explaining import first, told, whys
 
 
@@ -26,10 +26,9 @@ async def worker(door: Link) -> UUID:
 
 
 async def test_running_where_and_since_when(door: Link, reader: Reader, worker: UUID):
-    id = await make_job(
-        door, state="running", worker_id=worker, attempt=2, claimed_at=datetime.now(UTC) - 65.5 * SECOND
-    )
-    text = await first(reader, id, Why.RUNNING)
+    now = datetime.now(UTC)
+    id = await make_job(door, state="running", worker_id=worker, attempt=2, claimed_at=now - 65 * SECOND)
+    text = await first(reader, id, Why.RUNNING, at=now)
     assert text == f"attempt 2 runs on worker {worker} (testhost, process 1) for 1m5s"
 
 
@@ -41,36 +40,43 @@ async def test_asked_to_stop(door: Link, reader: Reader, worker: UUID):
 
 
 async def test_its_worker_is_stopping(door: Link, reader: Reader):
-    worker = await make_worker(door, stopping_at=datetime.now(UTC) - 5.5 * SECOND)
-    text = await first(reader, await make_job(door, state="running", worker_id=worker), Why.RUNNING)
+    now = datetime.now(UTC)
+    worker = await make_worker(door, stopping_at=now - 5 * SECOND)
+    id = await make_job(door, state="running", worker_id=worker)
+    text = await first(reader, id, Why.RUNNING, at=now)
     assert text.endswith(", which is stopping since 5s")
 
 
 async def test_a_deadline_stops_what_runs_past_it(door: Link, reader: Reader, worker: UUID):
     id = await make_job(
-        door, state="running", worker_id=worker, deadline_policy="drop", delay_tolerance=60.9 * SECOND
+        door, state="running", worker_id=worker, deadline_policy="drop", delay_tolerance=9 * SECOND
     )
-    assert (await told(reader, id))[-1].text == "its handler is stopped at its deadline, in 1m"
-    await query(door, "update jobd.jobs set deadline_at = now() - interval '5.5 s'")
-    assert (await told(reader, id))[-1].text == "its deadline was 5s ago: its handler was to stop then"
+    deadline = (await reader.get(id)).deadline_at
+    for at, text in (
+        (deadline - 9 * SECOND, "its handler is stopped at its deadline, in 9s"),
+        (deadline + 5 * SECOND, "its deadline was 5s ago: its handler was to stop then"),
+    ):
+        assert (await told(reader, id, at=at))[-1].text == text
 
 
-async def silent(door: Link, *, beat: float, lease: float, **columns: Any) -> UUID:
+async def silent(
+    door: Link, *, beat: float, lease: float, now: datetime | None = None, **columns: Any
+) -> UUID:
     """A running job whose worker was last heard of so many seconds ago."""
-    now = datetime.now(UTC)
-    worker = await make_worker(door, beat_at=now - beat * SECOND, lease=lease * SECOND)
+    now = now or datetime.now(UTC)
+    worker = await make_worker(door, beat_at=now - beat * SECOND, lease_until=now + lease * SECOND)
     return await make_job(door, state="running", worker_id=worker, **columns)
 
 
-async def another(door: Link, *, since: float, **columns: Any) -> UUID:
+async def another(door: Link, *, since: float, now: datetime | None = None, **columns: Any) -> UUID:
     """A worker that is alive, with a lease of 30 s."""
-    since_when = datetime.now(UTC) - since * SECOND
+    since_when = (now or datetime.now(UTC)) - since * SECOND
     return await make_worker(door, confirmed_since=since_when, **columns)
 
 
-async def up_for_an_hour(door: Link, id: UUID, reader: Reader) -> list[Reason]:
-    """The reasons, as if the server had not just been started."""
-    standing = await reader.standing(id)
+async def up_for_an_hour(door: Link, id: UUID, reader: Reader, now: datetime) -> list[Reason]:
+    """The reasons at that moment, as if the server had not just been started."""
+    standing = await reader.standing(id, now=now)
     assert standing is not None
     rescue_at = await scalar(
         door,
@@ -82,14 +88,15 @@ async def up_for_an_hour(door: Link, id: UUID, reader: Reader) -> list[Reason]:
 
 
 async def test_its_worker_is_silent(door: Link, reader: Reader):
+    now = datetime.now(UTC)
     await another(door, since=3600)
-    id = await silent(door, beat=25.5, lease=5.9)
-    silence, runs = await up_for_an_hour(door, id, reader)
+    id = await silent(door, beat=25, lease=5, now=now)
+    silence, runs = await up_for_an_hour(door, id, reader, now)
     assert (silence.why, runs.why) == (Why.WORKER_SILENT, Why.RUNNING)
     assert silence.text.endswith(
         "(testhost, process 1) was not heard of for 25s; unless it is, in 5s the job is put back"
     )
-    assert silence.until is not None and silence.until > datetime.now(UTC)
+    assert silence.until == now + 5 * SECOND
 
 
 async def test_a_beat_that_is_not_due_yet_is_not_missed(door: Link, reader: Reader):
@@ -98,18 +105,20 @@ async def test_a_beat_that_is_not_due_yet_is_not_missed(door: Link, reader: Read
 
 
 async def test_its_worker_is_lost(door: Link, reader: Reader):
+    now = datetime.now(UTC)
     await another(door, since=3600)
-    id = await silent(door, beat=42.5, lease=-12.5)
-    (reason,) = await up_for_an_hour(door, id, reader)
+    id = await silent(door, beat=42, lease=-12, now=now)
+    (reason,) = await up_for_an_hour(door, id, reader, now)
     assert reason.why == Why.WORKER_LOST
     assert reason.text.endswith(" is lost: it was last heard of 42s ago; any moment now the job is put back")
 
 
 async def test_who_has_just_come_does_not_rescue_yet(door: Link, reader: Reader):
-    await another(door, since=17.9)
-    (reason,) = await up_for_an_hour(door, await silent(door, beat=42.5, lease=-12.5), reader)
+    now = datetime.now(UTC)
+    await another(door, since=18, now=now)
+    (reason,) = await up_for_an_hour(door, await silent(door, beat=42, lease=-12, now=now), reader, now)
     assert "; in 12s the job is put back" in reason.text
-    assert reason.until is not None and reason.until > datetime.now(UTC)
+    assert reason.until == now + 12 * SECOND
 
 
 async def test_a_server_that_was_just_started_lets_nobody_be_taken_for_lost(door: Link, reader: Reader):
