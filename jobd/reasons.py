@@ -238,7 +238,8 @@ def _behind(job: Standing, *, estimating: bool) -> Reason:
         if job.ahead_by_priority:
             text += f", {job.ahead_by_priority:,} of them at a higher priority"
     if job.held:
-        text += f" ({job.held:,} more are held up by limits of their own)"
+        held = "1 more is held up by a limit of its own"
+        text += f" ({held if job.held == 1 else f'{job.held:,} more are held up by limits of their own'})"
     start = None if more or not estimating else _start(job)
     if start is None or job.ended_since is None:
         return Reason(Why.BEHIND, text + turns)

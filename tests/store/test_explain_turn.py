@@ -43,8 +43,11 @@ async def test_behind_others(door: Link, reader: Reader, worker: UUID):
 
 async def test_of_one_key_that_has_room_for_one_one_is_before_it(door: Link, reader: Reader, worker: UUID):
     before = datetime.now(UTC) - SECOND
-    of_key = await make_jobs(door, 5, concurrency_key="k", run_at=before)
+    of_key = await make_jobs(door, 2, concurrency_key="k", run_at=before)
     id = await make_job(door)
+    text = await first(reader, id, Why.BEHIND)
+    assert text == "1 job is before it (1 more is held up by a limit of its own)"
+    of_key += await make_jobs(door, 3, concurrency_key="k", run_at=before)
     text = await first(reader, id, Why.BEHIND)
     assert text == "1 job is before it (4 more are held up by limits of their own)"
     # Those of the key have all that are before them.
