@@ -191,6 +191,7 @@ async def test_payloads_are_taken_as_they_are_sent_and_a_standstill_has_its_limi
         await client.enqueue_many("noop", endless(taken))
     assert 5_000 <= taken[0] < 10_000, "the socket has no room for more"
     await obstacle.rollback()
+    pool.call_timeout = 10
     await client.enqueue("noop")
     assert await count(door) == 1
     await pool.close()
@@ -284,12 +285,12 @@ async def test_a_bad_payload_is_named_and_leaves_nothing(lone: Client, door: Lin
 
 
 async def test_the_payloads_may_take_longer_than_a_call(database_url: str, door: Link):
-    pool = Pool(Database(database_url), size=1, call_timeout=0.3)
+    pool = Pool(Database(database_url), size=1, call_timeout=1.5)
     client = Client(pool, registry=Registry(), events=Events())
 
     def payloads() -> Iterator[dict[str, int]]:
         yield from some(3 * CHUNK_JOBS)
-        end = time.monotonic() + 0.4
+        end = time.monotonic() + 1.6
         while time.monotonic() < end:
             pass
         yield {}
@@ -297,7 +298,7 @@ async def test_the_payloads_may_take_longer_than_a_call(database_url: str, door:
     async def awaited() -> AsyncIterator[dict[str, int]]:
         for n in range(CHUNK_JOBS + 2):
             if n == CHUNK_JOBS + 1:
-                await asyncio.sleep(0.4)
+                await asyncio.sleep(1.6)
             yield {"n": n}
 
     await client.enqueue_many("noop", payloads())

@@ -70,7 +70,7 @@ async def test_waiting_looks_often_at_first_and_seldom_later(client: Client, doo
 async def test_waiting_outlives_an_outage(own_postgres: PostgresServer):
     own_postgres.execute("create database jobs")
     await asyncio.to_thread(own_postgres.migrate, "jobs")
-    pool = Pool(Database(own_postgres.dsn("jobs")), size=1, call_timeout=1)
+    pool = Pool(Database(own_postgres.dsn("jobs")), size=1, call_timeout=10)
     client = Client(pool, registry=Registry(), events=Events())
     enqueued = await client.enqueue("noop")
     await asyncio.to_thread(own_postgres.stop, "immediate")

@@ -179,15 +179,18 @@ async def test_a_call_on_the_pool_ends_within_its_limit(
     with pytest.raises(CallTimeout, match=r"0\.3 s"):
         await query(pool, SLEEP)
     await none_asleep(observer)
+    pool.call_timeout = 10
     assert await scalar(pool, "select 1") == 1
     await pool.close()
 
 
 async def test_waiting_for_a_connection_counts_too(database_url: str):
-    pool = Pool(Database(database_url), size=1, call_timeout=0.3)
+    pool = Pool(Database(database_url), size=1, call_timeout=10)
     async with pool.connection():
+        pool.call_timeout = 0.3
         with pytest.raises(CallTimeout):
             await query(pool, "select 1")
+    pool.call_timeout = 10
     assert await scalar(pool, "select 1") == 1
     await pool.close()
 

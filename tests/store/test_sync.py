@@ -168,10 +168,11 @@ def test_a_closed_client_leaves_nothing_and_starts_anew(sync: SyncClient, direct
 
 
 def test_a_call_that_has_to_wait_ends_within_its_limit(database_url: str, direct: psycopg.Connection[Any]):
-    sync = SyncClient(client_of(database_url, call_timeout=0.2))
+    sync = SyncClient(client_of(database_url, call_timeout=1))
+    sync.list()
     with direct.transaction():
         direct.execute("select jobd.enqueue('greet', unique_key => 'k')")
-        with pytest.raises(CallTimeout, match=r"enqueue did not end within 0\.2 s"):
+        with pytest.raises(CallTimeout, match=r"enqueue did not end within 1 s"):
             sync.enqueue("greet", unique_key="k")
     assert sync.enqueue("greet", unique_key="k").duplicate
     sync.close()
