@@ -33,23 +33,24 @@ class Board:
     async def scalar(self, text: str, *args: Any) -> Any:
         return await scalar(self.link, text, *args)
 
-    async def count(self, state: str, **columns: Any) -> int:
-        """How many jobs are in this state, `finished` meaning any of its three."""
+    async def count(self, state: str, *, worker: str | None = None) -> int:
+        """How many jobs, of a worker or of all, are in this state, `finished` meaning any of its three."""
         states = ["succeeded", "cancelled", "dead"] if state == "finished" else [state]
-        kind = columns.get("kind")
         return int(
             await self.scalar(
                 "select count(*) from jobd.all_jobs"
-                " where state = any ($1::text[]) and ($2::text is null or kind = $2::text)",
+                " where state = any ($1::text[]) and ($2::text is null or worker_id::text = $2::text)",
                 states,
-                kind,
+                worker,
             )
         )
 
-    async def reach(self, count: int, state: str, *, timeout: float = 15.0, **columns: Any) -> None:
+    async def reach(
+        self, count: int, state: str, *, timeout: float = 15.0, worker: str | None = None
+    ) -> None:
         """Wait until so many jobs are in this state."""
         await eventually(
-            lambda: self.count(state, **columns), until=lambda now: now >= count, timeout=timeout
+            lambda: self.count(state, worker=worker), until=lambda now: now >= count, timeout=timeout
         )
 
     async def row(self, id: UUID) -> Any:

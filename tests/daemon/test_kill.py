@@ -24,9 +24,9 @@ async def test_jobs_of_a_killed_worker_run_again_within_the_lease_and_five_secon
     await board.confirmed(survivor.worker, seconds=LEASE)
     victim.kill()
     # All at the same time, however long each takes: none has to wait for another to end.
-    await board.reach(50, "running", timeout=LEASE + 5, worker_id=survivor.worker)
+    await board.reach(50, "running", timeout=LEASE + 5, worker=survivor.worker)
     gate.touch()
-    await board.reach(50, "succeeded", timeout=10)
+    await board.reach(50, "succeeded")
     assert await board.runs(ids) == dict.fromkeys(ids, 2)
 
 
