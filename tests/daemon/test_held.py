@@ -12,7 +12,7 @@ from tests.signals import eventually
 async def test_what_a_killed_worker_held_runs_once_and_counts_that_crash_alone(
     daemons: Daemons, board: Board, tmp_path: Path
 ):
-    victim = await daemons.start(concurrency="4")
+    victim = await daemons.start(concurrency="4", app="tests.daemon.patient:jobs")
     gate = tmp_path / "gate"
     # It learns that the kind is quick, so that it takes what waits behind the four that are not.
     await board.jobs.enqueue_many("step", [{}] * 200)
