@@ -30,10 +30,10 @@ async def test_a_blocked_loop_keeps_its_lease_and_metrics_answer_and_show_the_la
     daemons: Daemons, board: Board, tmp_path: Path, lease: str, heartbeat: str, seconds: float
 ):
     settings = {"lease": lease, "heartbeat": heartbeat}
+    judge = await daemons.start("--only", "scheduler", **settings)
     blocked = await daemons.start(**settings)
     gate = tmp_path / "gate"
     job = await board.jobs.enqueue("block_until", {"path": str(gate)})
-    judge = await daemons.start("--only", "scheduler", **settings)
 
     async with httpx.AsyncClient(base_url=blocked.address) as client:
 
