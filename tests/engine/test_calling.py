@@ -140,7 +140,9 @@ async def test_a_process_that_dies_fails_its_own_job_only(jobs: Jobs):
 
 async def test_a_process_that_takes_too_long_is_killed(jobs: Jobs, tmp_path: Path):
     jobs.handler("sleeps", run_in="process", timeout="1s", max_attempts=1)(process_jobs.sleeps)
+    jobs.handler("pid", run_in="process")(process_jobs.pid)
     async with jobs.running():
+        await ran(jobs, "pid")  # its process is there, and serves the next one, too
         finished, job = await ran(jobs, "sleeps", {"path": str(tmp_path / "pid")})
     assert (finished.outcome, job.state) == ("timed_out", JobState.DEAD)
     pid = int((tmp_path / "pid").read_text())

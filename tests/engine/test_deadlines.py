@@ -49,5 +49,5 @@ async def test_the_deadline_that_drops_a_job_ends_its_attempt(jobs: Jobs):
 
     id = uuid7()
     async with jobs.running(), expect(jobs.events, JobFinished, id=id) as finished:
-        await jobs.enqueue("stays", id=id, delay_tolerance="1s", deadline_policy="drop", max_attempts=1)
+        await jobs.enqueue("stays", id=id, delay_tolerance="3s", deadline_policy="drop", max_attempts=1)
     assert finished.event.outcome == "timed_out"

@@ -173,16 +173,17 @@ async def test_an_idle_daemon_is_woken_by_an_enqueue(jobs: Jobs, direct_database
     await running.__aexit__(None, None, None)
     # What it usually is belongs into a benchmark; here it is only far from the poll interval.
     print(f"median from enqueue to start: {sorted(waited)[10] * 1000:.1f} ms")
-    assert max(waited) < 5
+    assert max(waited) < 10
 
 
 async def test_without_notifications_jobs_start_within_the_poll_interval(jobs: Jobs):
     @jobs.handler("noop")
     async def noop() -> None: ...
 
-    async with jobs.running(poll_interval="0.5s", notify="off"):
-        for _ in range(5):
+    async with jobs.running(poll_interval="2s", notify="off"):
+        for _ in range(3):
             began = time.monotonic()
             async with expect(jobs.events, JobStarted):
                 await jobs.enqueue("noop")
-            assert time.monotonic() - began < 0.75
+            # It is not the poll after the next one that finds it.
+            assert time.monotonic() - began < 3.5
