@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -104,13 +103,13 @@ class Heartbeat:
                 fenced_at, lapse_told = None, False
                 await asyncio.sleep(min(left, 0.5))
             elif fenced_at is None:
-                fenced_at = time.monotonic()
+                fenced_at = self._lease.clock()
                 self._events.emit(LeaseLost("no beat was confirmed in time; handlers are stopped"))
                 self._stop_all(Stop.FENCE)
             elif (
                 self._lease.until_lapse <= 0
                 # A process that was suspended wakes up past its lapse: its handlers get that time, too.
-                and time.monotonic() - fenced_at >= self._lease.safety
+                and self._lease.clock() - fenced_at >= self._lease.safety
                 and not lapse_told
                 and self._handlers_running()
             ):
@@ -135,7 +134,7 @@ class Heartbeat:
         await self._fleet.resign(worker_id)
 
     async def _once(self) -> None:
-        sent = time.monotonic()
+        sent = self._lease.clock()
         if self._registered is None:
             until = await self._fleet.register(
                 replace(self._process, worker_id=self._lease.worker_id), lease=self._lease.period
@@ -168,6 +167,8 @@ class Heartbeat:
     async def _compare(self, worker_id: UUID) -> None:
         held_before = {(run.claim.id, run.claim.claim_no) for run in self._holdings.runs()}
         believed = await self._fleet.running_of(worker_id)
+        # Before the look at what is held: what starts after this is late, and asks whether it may.
+        now = self._lease.clock()
         running = {(claim.id, claim.claim_no) for claim in believed}
         held = {(run.claim.id, run.claim.claim_no): run for run in self._holdings.runs()}
         for claim in believed:
@@ -176,7 +177,6 @@ class Heartbeat:
                 self._stop_run(run, Stop.CANCEL)
         # Twice in a row each: a claim's answer, or a flush's, may just be on its way. A claim is given one
         # whole beat, however many come in a hurry: for so long it may be started without another look.
-        now = time.monotonic()
         unheld = {key: self._unheld.get(key, now) for key in running - held.keys()}
         orphaned = {key for key, since in unheld.items() if now - since >= self._beat}
         if orphaned:

@@ -24,7 +24,7 @@ class Lease:
     def __init__(self, *, period: timedelta, clock: Callable[[], float] = time.monotonic) -> None:
         self.period = period
         self.worker_id: UUID = uuid7()
-        self._clock = clock
+        self.clock = clock
         self._confirmed: float | None = None
 
     @property
@@ -45,7 +45,7 @@ class Lease:
     @property
     def age(self) -> float | None:
         """Seconds since the last confirmed beat was sent, or None."""
-        return None if self._confirmed is None else self._clock() - self._confirmed
+        return None if self._confirmed is None else self.clock() - self._confirmed
 
     @property
     def until_fence(self) -> float:
@@ -56,7 +56,7 @@ class Lease:
     def until_lapse(self) -> float:
         """Seconds until another daemon may take our jobs."""
         return (
-            -1.0 if self._confirmed is None else self._confirmed + self.period.total_seconds() - self._clock()
+            -1.0 if self._confirmed is None else self._confirmed + self.period.total_seconds() - self.clock()
         )
 
     @property
