@@ -154,7 +154,10 @@ async def test_what_comes_later_of_a_key_in_order_is_read_once_a_claim(
     await query(door, "update jobd.jobs set state = 'scheduled', run_at = now() + interval '1 day'")
     await query(door, fill, 300)
     await query(held, "select")
-    assert len(await claimed(Store(held), worker)) == 1
+    # However long until the next statement.
+    endless = "set_config('idle_in_transaction_session_timeout', '0', true)"
+    claim = f"select {endless} from jobd.claim_governed($1, '{{default}}', '{{10}}', '{{}}', '{{}}', 1, 2)"
+    assert len(await query(held, claim, worker)) == 1
     reads = "select idx_tup_fetch from pg_stat_xact_user_tables where relid = 'jobd.jobs'::regclass"
     assert await scalar(held, reads) < 10_000
     await held.rollback()
@@ -164,6 +167,7 @@ async def test_who_does_not_commit_what_it_claimed_keeps_the_others_for_a_second
     door: Link, store: Store, worker: UUID, held: Held
 ):
     ids = await make_jobs(door, 2, concurrency_key="k")
-    assert await claimed(Store(held), worker) == ids[:1]
-    async with asyncio.timeout(5):
+    asked: dict[str, Any] = {"rooms": {"default": 10}, "kind_rooms": {}, "suspects": 1, "suspect_from": 2}
+    assert await Store(held).claim_governed(worker, **asked) == ids[:1]
+    async with asyncio.timeout(10):
         assert await claimed(store, worker) == ids[:1]
