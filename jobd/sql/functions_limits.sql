@@ -304,7 +304,7 @@ begin
                 union all
                 select h.queue, h.tenant_id, h.room, f.concurrency_key, f.use_case
                   from share h join first f on f.queue = h.queue and f.tenant_id = h.tenant_id where h.fair) f
-         where deep and exists (select from front p where p.queue = f.queue and p.part = 'plain')
+         where deep and exists (select from front p where p.queue = f.queue and p.part <> 'keyed')
          group by f.queue, f.tenant_id, f.most
         having count(*) >= f.most and bool_and(f.concurrency_key is not null or f.use_case is not null)
     ), more as materialized (

@@ -130,6 +130,17 @@ async def test_a_tenants_jobs_without_a_key_run_behind_its_long_backlog_of_one(
     assert {*ids} < {*await claimed(store, worker)}
 
 
+async def test_a_tenants_job_that_crashed_runs_behind_its_long_backlog_of_a_key(
+    door: Link, store: Store, worker: UUID
+):
+    await limit(door, "queues", "default", fair=True)
+    first = await make_job(door, tenant_id="t", concurrency_key="one")
+    assert await claimed(store, worker) == [first]
+    await make_jobs(door, 300, tenant_id="t", concurrency_key="one")
+    id = await make_job(door, tenant_id="t", crashes=1)
+    assert await claimed(store, worker) == [id]
+
+
 async def test_what_others_leave_of_the_room_goes_to_who_has_more(door: Link, store: Store, worker: UUID):
     await limit(door, "queues", "default", fair=True)
     await query(door, FILL.format(column="tenant_id", value="'flood'"), 700)
