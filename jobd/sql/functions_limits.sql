@@ -532,6 +532,11 @@ begin
                union all
                (select r.ctid from jobd.jobs r
                  where r.queue = u.queue and r.state = 'ready' and (r.concurrency_key is not null or r.use_case is not null)
+                 order by r.priority desc, r.deadline_at, r.id limit 1000)
+               union all
+               (select r.ctid from jobd.jobs r
+                 where r.queue = u.queue and r.state = 'ready' and r.crashes > 0
+                   and r.concurrency_key is null and r.use_case is null
                  order by r.priority desc, r.deadline_at, r.id limit 1000)) f);
     passed := passed || array(
         select p.place from unnest(places) as p (place)

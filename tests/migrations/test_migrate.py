@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (12, "b90c69524b312b1d")
+FUNCTIONS = (12, "8e9cacc62bc60b84")
 
 
 if TYPE_CHECKING:

@@ -92,7 +92,9 @@ async def test_a_job_that_changed_since_it_was_counted_is_left(
 
 
 @pytest.mark.parametrize(
-    "columns", [{}, {"concurrency_key": "k", "kind": "two"}], ids=["a queue's limit", "a key's limit"]
+    "columns",
+    [{}, {"crashes": 1}, {"concurrency_key": "k", "kind": "two"}],
+    ids=["a queue's limit", "a queue's limit, and they crashed", "a key's limit"],
 )
 @pytest.mark.parametrize("room, many", [(1, 2), (1, 9), (10, 2), (10, 15), (10, 500)])
 async def test_what_somebody_holds_keeps_no_room(
