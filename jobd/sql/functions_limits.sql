@@ -378,6 +378,9 @@ begin
                row_number() over (order by f.turn, f.priority desc, f.deadline_at, f.id) as turn
           from rated f
          where least(f.key_room, f.use_case_room, f.tenant_room, f.kind_room, 1) > 0
+           -- A suspect that may not run now takes nobody's room.
+           and (f.crashes < claim_governed.suspect_from
+                or claim_governed.suspects > (select count(*) from ours o where o.crashes >= claim_governed.suspect_from))
     ), in_turn as materialized (
         select o.* from open o where not o.ordered
         union all

@@ -24,7 +24,7 @@ from jobd.migrate import (
 from tests.postgres import PostgresServer
 
 # The number that jobd/sql/functions.sql bears, and the fingerprint of all functions.
-FUNCTIONS = (12, "8e9cacc62bc60b84")
+FUNCTIONS = (12, "1bffb7b341d0a5cc")
 
 
 if TYPE_CHECKING:

@@ -384,3 +384,14 @@ async def test_of_a_key_others_run_behind_those_that_wait_for_a_use_case(
     await query(door, "update jobd.jobs set use_case = 'full'")
     id = await make_job(door, concurrency_key="k7")
     assert await claimed(store, worker) == [id]
+
+
+@pytest.mark.parametrize("column", ["concurrency_key", "use_case", "tenant_id"])
+async def test_a_suspect_that_may_not_run_now_keeps_no_room_from_others(
+    door: Link, store: Store, worker: UUID, column: str
+):
+    await limit(door, "use_cases", "one", max_running=1)
+    await limit(door, "tenants", "one", max_running=1)
+    await make_job(door, crashes=2, priority=1, **{column: "one"})
+    id = await make_job(door, **{column: "one"})
+    assert await claimed(store, worker, suspects=0) == [id]
