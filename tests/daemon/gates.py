@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from uuid import uuid4
 
+from tests.daemon.daemons import PATIENCE
 from tests.signals import eventually
 
 
@@ -22,5 +23,5 @@ async def waited_for(gate: Path, count: int = 1) -> None:
     await eventually(
         lambda: len(list(gate.parent.glob(f"{gate.name}.*.waits"))),
         until=lambda now: now >= count,
-        timeout=45,
+        timeout=PATIENCE,
     )

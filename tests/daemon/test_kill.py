@@ -50,7 +50,7 @@ async def test_a_worker_that_was_stopped_past_its_lease_changes_nothing_and_work
     other.terminate()
     assert await other.ended() == 0
     again = await board.jobs.enqueue("add", {"a": 1, "b": 2})
-    assert (await board.jobs.wait(again.id, timeout=10)).result == 3
+    assert (await board.jobs.wait(again.id, timeout=30)).result == 3
     assert sleeper.alive
 
 

@@ -188,12 +188,12 @@ async def test_the_jobs_of_a_daemon_that_ended_are_taken_by_another_at_once(
     daemons: Daemons, board: Board, tmp_path: Path
 ):
     gate = tmp_path / "gate"
-    leaving = await daemons.start(lease="30s", shutdown_grace="0s")
+    leaving = await daemons.start(lease="10m", shutdown_grace="0s")
     ids = await board.jobs.enqueue_many("wait", [{"path": str(gate)}] * 20)
     await waited_for(gate, 20)
-    await daemons.start(lease="30s")
+    await daemons.start(lease="10m")
     gate.touch()
     leaving.terminate()
-    await board.reach(20, "succeeded", timeout=10)
+    await board.reach(20, "succeeded")
     assert set((await board.runs(ids)).values()) <= {1, 2}
     assert await board.query("select id from jobd.all_jobs where crashes > 0 or attempt <> 1") == []
