@@ -98,7 +98,8 @@ def select(
     given = {name: value for name, value in filters.items() if value is not None and value is not False}
     everything = _flag("all", given.pop("all", False))
     if everything and given:
-        raise ConfigError("all", True, f"means every job, and {next(iter(given))} only some: leave one out")
+        name, value = next(iter(given.items()))
+        raise ConfigError(name, value, "chooses some jobs, and all means every one: leave one out")
     if not everything and not given:
         raise ConfigError(
             "filter", MISSING, f"nothing says which jobs to {verb}: give queue, kind, state ... or all=True"

@@ -147,7 +147,7 @@ MANY: dict[str, tuple[Callable[[Jobs], Any], tuple[str, ...]]] = {
     "many-nothing": (lambda jobs: jobs.cancel_many(), ("filter", "cancel", "all=True")),
     "many-all-and-filter": (
         lambda jobs: jobs.delete_many(all=True, queue="mail"),
-        ("all", "queue only some", "leave one out"),
+        ("queue", "'mail'", "all means every one", "leave one out"),
     ),
     "many-state": (lambda jobs: jobs.retry_many(state="ready"), ("state", "'ready'", "give any of")),
     "many-unknown": (

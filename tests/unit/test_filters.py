@@ -54,7 +54,7 @@ def test_nothing_said_is_refused(filters: dict[str, Any]):
 @pytest.mark.parametrize(
     ("filters", "setting", "words"),
     [
-        ({"all": True, "kind": "a"}, "all", "means every job, and kind only some"),
+        ({"all": True, "kind": "a"}, "kind", "chooses some jobs, and all means every one"),
         ({"state": "ready"}, "state", "none that retry takes: give any of succeeded, cancelled, dead"),
         ({"state": ["dead", "deaf"]}, "state", "none that retry takes"),
         ({"queue": []}, "queue", "give from 1 to 1,000, or leave it out"),
