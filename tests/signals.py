@@ -39,7 +39,7 @@ class Expected(Generic[E]):
 
 @asynccontextmanager
 async def expect(
-    events: Events, type_: type[E], /, *, count: int = 1, timeout: float = 30.0, **fields: Any
+    events: Events, type_: type[E], /, *, count: int = 1, timeout: float = 10.0, **fields: Any
 ) -> AsyncIterator[Expected[E]]:
     """At the end of the block, wait until `count` events of this type with these fields were emitted.
 
@@ -85,7 +85,7 @@ async def eventually(
 
 
 async def eventually(
-    ask: Callable[[], Any], *, timeout: float = 30.0, until: Callable[[Any], object] = bool
+    ask: Callable[[], Any], *, timeout: float = 10.0, until: Callable[[Any], object] = bool
 ) -> Any:
     """Ask again and again until the answer, awaited or not, is true, or `until` says so; return it."""
     deadline = time.monotonic() + timeout

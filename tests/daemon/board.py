@@ -9,7 +9,6 @@ from uuid import UUID
 
 from jobd import Jobs
 from jobd.door import Database, Link
-from tests.daemon.daemons import PATIENCE
 from tests.factories import assert_consistent, query, scalar
 from tests.signals import eventually
 
@@ -47,7 +46,7 @@ class Board:
         )
 
     async def reach(
-        self, count: int, state: str, *, timeout: float = PATIENCE, worker: str | None = None
+        self, count: int, state: str, *, timeout: float = 15.0, worker: str | None = None
     ) -> None:
         """Wait until so many jobs are in this state."""
         await eventually(
@@ -58,7 +57,7 @@ class Board:
         (row,) = await self.query("select * from jobd.all_jobs where id = $1::uuid", id)
         return row
 
-    async def in_state(self, id: UUID, state: str, *, timeout: float = PATIENCE) -> Any:
+    async def in_state(self, id: UUID, state: str, *, timeout: float = 15.0) -> Any:
         """Wait until this job is in this state; return its row."""
         return await eventually(
             lambda: self.row(id), until=lambda row: row["state"] == state, timeout=timeout

@@ -1,8 +1,8 @@
 """The application that the daemons of these tests run: `JOBD_APP=tests.daemon.handlers:jobs`.
 
 Handlers that wait do so until a file is there, so that a test decides when they end; `gates` tells that they
-have come so far. What must be
-counted from outside a run is a row of `public.effects`, written on a connection of its own.
+have come so far. What must be counted from outside a run is a row of `public.effects`, written on a
+connection of its own.
 """
 
 from __future__ import annotations

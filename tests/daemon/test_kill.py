@@ -26,7 +26,7 @@ async def test_jobs_of_a_killed_worker_run_again_within_the_lease_and_five_secon
     # All at the same time, however long each takes: none has to wait for another to end.
     await board.reach(50, "running", timeout=LEASE + 5, worker=survivor.worker)
     gate.touch()
-    await board.reach(50, "succeeded")
+    await board.reach(50, "succeeded", timeout=10)
     assert await board.runs(ids) == dict.fromkeys(ids, 2)
 
 
@@ -50,7 +50,7 @@ async def test_a_worker_that_was_stopped_past_its_lease_changes_nothing_and_work
     other.terminate()
     assert await other.ended() == 0
     again = await board.jobs.enqueue("add", {"a": 1, "b": 2})
-    assert (await board.jobs.wait(again.id, timeout=30)).result == 3
+    assert (await board.jobs.wait(again.id, timeout=10)).result == 3
     assert sleeper.alive
 
 

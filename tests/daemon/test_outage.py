@@ -71,7 +71,7 @@ async def test_an_outage_longer_than_every_lease_loses_no_result_and_counts_no_c
     await waited_for(late, 20)
     async with outage(own_postgres, seconds=seconds):
         soon.touch()  # these results are ready while nobody can write them down
-        await asyncio.gather(*[daemon.logged("lease lost") for daemon in working])
+        await asyncio.gather(*[daemon.logged("lease lost", timeout=seconds) for daemon in working])
     late.touch()
     await board.reach(40, "succeeded", timeout=30)
     assert await board.query("select id from jobd.all_jobs where crashes > 0 or attempt <> 1") == []

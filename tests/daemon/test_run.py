@@ -26,7 +26,7 @@ async def test_until_idle_ends_when_nothing_is_left_to_run(daemons: Daemons, boa
 
 async def test_until_idle_on_an_empty_queue_ends_at_once(daemons: Daemons, board: Board):
     daemon = await daemons.start("--until-idle")
-    assert await daemon.ended(timeout=20) == 0
+    assert await daemon.ended(timeout=5) == 0
 
 
 async def test_until_idle_waits_for_what_is_running(daemons: Daemons, board: Board, tmp_path: Path):

@@ -61,7 +61,7 @@ async def connections() -> AsyncIterator[Connections]:
 async def was_ended(reader: asyncio.StreamReader) -> bool:
     """True once the server has closed the connection, politely or not."""
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(5):
             await reader.read()
     except ConnectionError:
         pass

@@ -38,7 +38,7 @@ async def test_a_plain_function_runs_in_a_thread_and_the_loop_goes_on(jobs: Jobs
     async with jobs.running():
         waiting = await jobs.enqueue("waits")
         await ran(jobs, "frees")
-        job = await jobs.wait(waiting.id, timeout=30)
+        job = await jobs.wait(waiting.id, timeout=10)
     assert job.result.startswith("jobd-handler")
 
 
@@ -82,7 +82,7 @@ async def test_a_thread_that_takes_too_long_is_told_and_keeps_its_slot_until_it_
             pass
         assert (await jobs.get(waiting.id)).state is JobState.READY
         let_go.set()
-        assert (await jobs.wait(waiting.id, timeout=30)).result == "fine"
+        assert (await jobs.wait(waiting.id, timeout=10)).result == "fine"
 
 
 async def test_a_thread_can_report_progress_through_its_context(jobs: Jobs):

@@ -67,7 +67,7 @@ async def test_progress_is_written_at_most_once_a_second(jobs: Jobs, link: Link)
         for step in range(100):
             await ctx.progress(step / 100, f"step {step}")
         await proceed.wait()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(5):
             while (await ctx.jobs.get(ctx.id)).progress != {"fraction": 1.0, "note": "the end \ufffd"}:
                 await ctx.progress(7, "the end \ud800")
 
@@ -176,7 +176,7 @@ async def test_an_exception_in_the_block_undoes_the_effect_and_fails_the_run(job
     async with jobs.running():
         finished, job = await ran(jobs, "inserts")
         assert finished.outcome == "failed"
-        job = await jobs.wait(job.id, timeout=30)
+        job = await jobs.wait(job.id, timeout=10)
     assert job.state is JobState.SUCCEEDED
     assert [entry["message"] for entry in job.errors] == ["first attempt"]
     rows = await query(link, "select claim_no from public.effects")
@@ -315,6 +315,6 @@ async def test_a_commit_that_was_cut_off_before_it_was_durable_is_a_failure(jobs
     async with jobs.running():
         finished, job = await ran(jobs, "inserts")
         assert finished.outcome == "failed"
-        job = await jobs.wait(job.id, timeout=30)
+        job = await jobs.wait(job.id, timeout=10)
     assert (job.state, job.attempt) == (JobState.SUCCEEDED, 2)
     assert await inserted(link) == 1

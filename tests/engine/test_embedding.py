@@ -165,7 +165,7 @@ async def test_a_handler_can_enqueue_and_wait_for_another_job(jobs: Jobs):
     @jobs.handler("parent")
     async def parent() -> int:
         ids = await jobs.enqueue_many("child", [{"n": n} for n in range(5)])
-        return sum([(await jobs.wait(id, timeout=30)).result for id in ids])
+        return sum([(await jobs.wait(id, timeout=10)).result for id in ids])
 
     async with jobs.running():
         _, job = await ran(jobs, "parent")

@@ -379,7 +379,7 @@ async def test_an_abandoned_handler_is_counted_until_it_comes_back(
 
         try:
             # To be told at every beat, which these are too many for, puts nothing off.
-            await eventually(told, until=lambda now: now == (1, 0))
+            await eventually(told, until=lambda now: now == (1, 0), timeout=3)
         finally:
             deaf.let_go.set()
 
@@ -437,7 +437,7 @@ async def test_jobs_that_are_held_run_as_soon_as_there_is_a_slot(jobs: Jobs, lin
         await eventually(lambda: line.began == ["stuck", "stuck"])
         line.let_go.set()
         for id in ids:
-            await jobs.wait(id, timeout=30)
+            await jobs.wait(id, timeout=10)
     assert line.began == ["stuck", "stuck", "0", "1", "2"]
     assert await scalar(link, "select count(*) from jobd.job_history where claim_no <> 2") == 0
 
@@ -477,10 +477,10 @@ async def test_the_cancel_of_a_held_job_arrives(jobs: Jobs, link: Link, line: Li
         await line.learned()
         unwanted, wanted = await line.held(link, 1, 2)
         assert await jobs.cancel(unwanted) is JobState.RUNNING
-        done = await jobs.wait(unwanted, timeout=30)
+        done = await jobs.wait(unwanted, timeout=10)
         assert (done.state, done.reason) == (JobState.CANCELLED, "cancelled on request")
         line.let_go.set()
-        await jobs.wait(wanted, timeout=30)
+        await jobs.wait(wanted, timeout=10)
     assert line.began == ["stuck", "1"]
 
 
@@ -517,7 +517,7 @@ async def test_a_kind_that_turned_slow_is_left_to_other_workers(jobs: Jobs, link
         job = await jobs.get(left.id)
         assert (job.state, job.claim_no) == (JobState.READY, 0)
         line.let_go.set()
-        await jobs.wait(left.id, timeout=30)
+        await jobs.wait(left.id, timeout=10)
 
 
 @pytest.mark.parametrize("notify", ["on", "off"])
@@ -532,6 +532,6 @@ async def test_a_job_that_went_back_is_claimed_again_when_a_slot_comes_free(
         went_back = "select count(*) from jobd.jobs where id = $1::uuid and state = 'ready' and claim_no = 2"
         await eventually(lambda: scalar(link, went_back, back.id))
         line.let_go.set()
-        await jobs.wait(stuck.id, timeout=30)
-        done = await jobs.wait(back.id, timeout=30)
+        await jobs.wait(stuck.id, timeout=10)
+        done = await jobs.wait(back.id, timeout=10)
     assert (done.attempt, done.crashes) == (1, 0)

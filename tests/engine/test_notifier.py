@@ -162,7 +162,7 @@ async def test_an_idle_daemon_is_woken_by_an_enqueue(jobs: Jobs, direct_database
 
     waited = []
     async with expect(jobs.events, ListenerChanged, up=True):
-        running = jobs.running(poll_interval="30s", notify="on")
+        running = jobs.running(poll_interval="10m", notify="on")
         await running.__aenter__()
     for _ in range(20):
         await eventually(lambda: query(link, "select from jobd.workers where sleeping_until > now()"))
@@ -173,7 +173,7 @@ async def test_an_idle_daemon_is_woken_by_an_enqueue(jobs: Jobs, direct_database
     await running.__aexit__(None, None, None)
     # What it usually is belongs into a benchmark; here it is only far from the poll interval.
     print(f"median from enqueue to start: {sorted(waited)[10] * 1000:.1f} ms")
-    assert max(waited) < 10
+    assert max(waited) < 5
 
 
 async def test_without_notifications_jobs_start_within_the_poll_interval(jobs: Jobs):
@@ -181,9 +181,9 @@ async def test_without_notifications_jobs_start_within_the_poll_interval(jobs: J
     async def noop() -> None: ...
 
     async with jobs.running(poll_interval="2s", notify="off"):
-        for _ in range(3):
+        for _ in range(5):
             began = time.monotonic()
             async with expect(jobs.events, JobStarted):
                 await jobs.enqueue("noop")
             # It is not the poll after the next one that finds it.
-            assert time.monotonic() - began < 3.5
+            assert time.monotonic() - began < 3

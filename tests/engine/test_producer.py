@@ -81,7 +81,7 @@ async def test_a_paused_queue_is_left_alone_until_it_is_resumed(jobs: Jobs, link
             pass
         assert (await jobs.get(job.id)).state is JobState.READY
         await Fleet(link).resume("default")
-        await jobs.wait(job.id, timeout=30)
+        await jobs.wait(job.id, timeout=10)
 
 
 async def test_a_queue_that_is_full_does_not_keep_another_waiting(jobs: Jobs, link: Link):
@@ -123,7 +123,7 @@ async def test_jobs_that_one_more_crash_would_end_run_one_at_a_time_and_each_rig
         now -= 1
 
     await make_jobs(link, 60, kind="suspect", crashes=2)
-    async with jobs.running(poll_interval="60s"), expect(jobs.events, JobFinished, count=60):
+    async with jobs.running(poll_interval="60s"), expect(jobs.events, JobFinished, count=60, timeout=15):
         pass
     assert most == 1
 
@@ -209,7 +209,7 @@ async def test_more_victims_than_slots_run_one_after_the_other_without_waiting_f
     await make_jobs(link, 12, kind="victim", crashes=1)
     async with (
         jobs.running(concurrency=1, poll_interval="1h"),
-        expect(jobs.events, JobFinished, count=12),
+        expect(jobs.events, JobFinished, count=12, timeout=15),
     ):
         pass
 

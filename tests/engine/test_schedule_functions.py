@@ -85,7 +85,7 @@ async def test_an_expression_that_cannot_be_read_rests_and_says_why(jobs: Jobs, 
     @jobs.handler("tick")
     async def tick() -> None: ...
 
-    async with jobs.running(), expect(jobs.events, ScheduleFaulty):
+    async with jobs.running(), expect(jobs.events, ScheduleFaulty, timeout=15):
         await query(link, "select jobd.add_schedule('s', '61 * * * *', 'tick')")
     assert "61" in str((await jobs.schedules.get("s")).fault)
 
@@ -111,7 +111,7 @@ async def test_pause_resume_trigger_and_remove(jobs: Jobs, link: Link):
     assert (await jobs.schedules.get("s")).paused_by == "kim"
     assert await scalar(link, "select jobd.resume_schedule('s')") is True
     assert (await jobs.schedules.get("s")).paused_at is None
-    async with jobs.running(), expect(jobs.events, JobFinished):
+    async with jobs.running(), expect(jobs.events, JobFinished, timeout=15):
         job_id = await scalar(link, "select jobd.trigger_schedule('s')")
     (run,) = await jobs.schedules.history("s")
     assert (run.job_id, run.outcome, run.reason) == (job_id, "ran", "triggered")

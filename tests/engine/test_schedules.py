@@ -30,9 +30,9 @@ async def test_a_handler_occurs_as_its_decorator_says(jobs: Jobs):
     async def tick(ctx, n: int) -> None:
         seen.append((n, ctx.fire_at, ctx.last_success_at))
 
-    async with jobs.running(), expect(jobs.events, JobFinished, count=3):
+    async with jobs.running(), expect(jobs.events, JobFinished, count=3, timeout=15):
         # Those that are due while the first one runs know of no success yet.
-        await eventually(lambda: seen and seen[-1][2] is not None)
+        await eventually(lambda: seen and seen[-1][2] is not None, timeout=15)
     assert {n for n, _, _ in seen} == {7}
     first, second, third = [fire_at for _, fire_at, _ in seen[:3]]
     assert second - first == third - second == timedelta(seconds=1)
@@ -45,7 +45,7 @@ async def test_a_schedule_that_is_added_while_a_daemon_runs_fires(jobs: Jobs):
 
     async with jobs.running():
         soon = datetime.now(UTC) + timedelta(seconds=1)
-        async with expect(jobs.events, JobFinished):
+        async with expect(jobs.events, JobFinished, timeout=15):
             assert await jobs.schedules.add("soon", soon, "tick") == soon
     (run,) = await jobs.schedules.history("soon")
     assert (run.fire_at, run.outcome, run.state, run.kind) == (soon, "ran", "succeeded", "tick")
@@ -278,7 +278,7 @@ async def test_a_schedule_that_nobody_tells_of_is_found_all_the_same(jobs: Jobs,
     async def tick() -> None: ...
 
     columns = "id, owner, expression, kind, decided_until"
-    async with jobs.running(notify="off"), expect(jobs.events, JobFinished):
+    async with jobs.running(notify="off"), expect(jobs.events, JobFinished, timeout=15):
         await eventually(lambda: scalar(link, "select count(*) from jobd.leader"))
         await query(
             link,
@@ -296,7 +296,7 @@ async def test_a_moment_that_the_databases_clock_has_passed_occurs(jobs: Jobs, l
     @jobs.handler("tick")
     async def tick() -> None: ...
 
-    async with jobs.running(), expect(jobs.events, JobFinished):
+    async with jobs.running(), expect(jobs.events, JobFinished, timeout=15):
         pass
 
 

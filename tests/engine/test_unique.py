@@ -26,7 +26,7 @@ async def test_who_runs_again_without_its_key_is_told_of(jobs: Jobs):
         held = await jobs.enqueue("sync", unique_key="a", unique_for="waiting")
         assert (held.id, held.created) == (siblings[0].id, False)
         await jobs.run_now(job.id)
-        assert (await jobs.wait(job.id, timeout=30)).state is JobState.SUCCEEDED
+        assert (await jobs.wait(job.id, timeout=10)).state is JobState.SUCCEEDED
 
 
 async def test_a_job_that_snoozes_holds_its_key_while_it_waits(jobs: Jobs):

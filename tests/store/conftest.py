@@ -57,7 +57,7 @@ def reader(door: Link) -> Reader:
 
 @pytest.fixture
 async def client(database_url: str) -> AsyncIterator[Client]:
-    pool = Pool(Database(database_url), size=4, call_timeout=30)
+    pool = Pool(Database(database_url), size=4, call_timeout=5)
     yield Client(pool, registry=Registry(), events=Events())
     await pool.close()
 

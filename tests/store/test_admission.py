@@ -138,7 +138,7 @@ async def test_what_is_shed_is_dead_and_says_why(client: Client, door: Link, exa
     first = await client.enqueue("greet", tenant_id="t")
     second = await client.enqueue("greet", {"n": 1}, tenant_id="t")
     assert (first.shed, second.shed, second.created) == (False, True, True)
-    job = await client.wait(second.id, timeout=30)
+    job = await client.wait(second.id, timeout=5)
     assert (job.state, job.attempt, job.payload) == (JobState.DEAD, 0, {"n": 1})
     assert job.reason == "shed: tenant 't' has 1 job waiting, and may have 1"
     assert await client.retry(second.id) == JobState.READY
@@ -163,7 +163,7 @@ async def test_what_is_shed_frees_its_unique_key(client: Client, door: Link):
 async def test_what_is_shed_of_a_queue_that_keeps_nothing_leaves_a_tombstone(client: Client, door: Link):
     await tenant(door, most=0, on_full="shed")
     await query(door, "insert into jobd.queues (name, keep) values ('default', 'nothing')")
-    job = await client.wait((await client.enqueue("greet", tenant_id="t")).id, timeout=30)
+    job = await client.wait((await client.enqueue("greet", tenant_id="t")).id, timeout=5)
     assert (job.state, job.kept) == (JobState.DEAD, False)
 
 

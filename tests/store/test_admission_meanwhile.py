@@ -68,7 +68,7 @@ async def test_a_delay_without_a_lock_waits_for_nobody(client: Client, store: St
     for _ in range(2):
         await store.enqueue(new_job(tenant_id="t"), now=now)
     await Store(held).enqueue(new_job(tenant_id="t", unique_key="k1"), now=now)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(4):
         await store.enqueue(new_job(tenant_id="t", unique_key="k2"), now=now)
         # In the other order, which waiting for both would make a deadlock.
         await Store(held).enqueue(new_job(tenant_id="t", unique_key="k3"), now=now)

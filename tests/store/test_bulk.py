@@ -48,7 +48,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.fixture
 async def lone(database_url: str) -> AsyncIterator[Client]:
     """A client with a single connection, which every call after a failure has to take again."""
-    pool = Pool(Database(database_url), size=1, call_timeout=30)
+    pool = Pool(Database(database_url), size=1, call_timeout=5)
     yield Client(pool, registry=Registry(), events=Events())
     await pool.close()
 
@@ -353,7 +353,7 @@ async def test_a_wrong_option_is_refused_before_the_first_payload_is_sent(
 async def test_rows_that_the_server_cannot_read_are_refused_without_showing_them(
     database_url: str, door: Link
 ):
-    pool = Pool(Database(database_url), size=1, call_timeout=30)
+    pool = Pool(Database(database_url), size=1, call_timeout=5)
     id = await make_job(door)
     async with PoolDoor(pool).all_or_nothing() as unit:
         head = await Copying(unit).row_head(id, own=2)

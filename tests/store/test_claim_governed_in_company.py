@@ -171,5 +171,5 @@ async def test_who_does_not_commit_what_it_claimed_keeps_the_others_for_a_second
     ids = await make_jobs(door, 2, concurrency_key="k")
     asked: dict[str, Any] = {"rooms": {"default": 10}, "kind_rooms": {}, "suspects": 1, "suspect_from": 2}
     assert await Store(held).claim_governed(worker, **asked) == ids[:1]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(5):
         assert await claimed(store, worker) == ids[:1]

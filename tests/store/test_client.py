@@ -46,7 +46,7 @@ class Jobs:
 
 @pytest.fixture
 async def jobs(database_url: str) -> AsyncIterator[Jobs]:
-    pool = Pool(Database(database_url), size=4, call_timeout=30)
+    pool = Pool(Database(database_url), size=4, call_timeout=5)
     registry, events, told = Registry(), Events(), list[JobEnqueued]()
     events.subscribe(JobEnqueued, told.append)
     client = Client(pool, registry=registry, events=events, max_payload=1_000_000, rng=random.Random(1))
