@@ -261,6 +261,7 @@ async def test_nobody_is_notified_where_nobody_sleeps(
         ("unique_key => ''", "unique_key is 0 characters long: use 1 to 500, or a hash"),
         ("use_case => repeat('x', 256)", "use_case is 256 bytes long: use 1 to 255"),
         ("tenant_id => ''", "tenant_id is 0 bytes long: use 1 to 255"),
+        ("use_case => ''", "use_case is 0 bytes long: use 1 to 255"),
         (
             "queue => 'mail', deadline_policy => 'drop'",
             "deadline_policy = 'drop': needs a delay_tolerance, its own or that of queue 'mail'",
