@@ -65,7 +65,7 @@ class Producer:
         )
         self._recovery = Recovery("producer", events=events, rng=rng)
         self._woken = asyncio.Event()
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._rooms = Rooms(queues)
         # The last claim left something unasked, for want of a slot.
         self._starved = False
@@ -97,13 +97,13 @@ class Producer:
             self._woken.set()
 
     def stop(self) -> None:
-        """Claim nothing more; a claim under way is still started."""
-        self._stopping = True
+        """Send no further claim; what the one under way brings is still started."""
+        self._stopping.set()
         self._woken.set()
 
     async def run(self) -> None:
         """Claim until stopped."""
-        while not self._stopping:
+        while not self._stopping.is_set():
             self.turned_at = time.monotonic()
             self._woken.clear()
             asked = self._lease.valid
@@ -122,7 +122,7 @@ class Producer:
                 await self._slumber.rest(self._recovery.failed(outage), self._woken)
                 self._rooms.forget()
                 continue
-            if not more and not self._stopping:
+            if not more and not self._stopping.is_set():
                 await self._slumber.sleep(
                     self._woken, at_most=min(self._victims.due_in, self._governing.patience)
                 )
@@ -136,7 +136,11 @@ class Producer:
         worker_id = self._lease.worker_id
         await self._governing.refresh()
         self._rooms.weights = self._governing.weights
+        if self._stopping.is_set():
+            return False
         victims = await self._victims.claim(worker_id)
+        if self._stopping.is_set():
+            return False
         rooms, limited_rooms, limited_kinds, full_kinds = self._ask()
         if self._victims.wait or not (rooms or limited_rooms or self._unread):
             self._starved = True
@@ -151,7 +155,7 @@ class Producer:
         if governed or self._unread:
             found.update(await self._claim_governed(worker_id, governed))
             asked |= dict.fromkeys(governed, 1)
-        if rooms or limited_rooms:
+        if (rooms or limited_rooms) and not self._stopping.is_set():
             found.update(await self._claim_plain(worker_id, rooms, limited_rooms, limited_kinds, full_kinds))
         self._rooms.learn(asked, found)
         # Where victims came, or a suspect runs, there may be more of them; who ends may make room for a key.

@@ -74,6 +74,14 @@ class Board:
             )
         )
 
+    async def claims_end(self, workers: int) -> None:
+        """Wait until so many workers claim nothing more: a claim that was sent before may still be answered
+        when one says that it stops."""
+        await eventually(
+            lambda: self.scalar("select count(*) from jobd.workers where stopping_at is not null"),
+            until=lambda now: now == workers,
+        )
+
     async def effects(self, what: str) -> list[Any]:
         return await self.query("select * from public.effects where what like $1::text order by at", what)
 

@@ -146,6 +146,7 @@ async def test_a_signal_lets_the_handlers_of_all_processes_end(
     ids = await waiting_jobs(board, gate, 10)
     crew.signal(number)
     await crew.logged("stopping", times=3)
+    await board.claims_end(2)
     left = await board.jobs.enqueue("noop")
     status, answer = await readiness(crew)
     assert (status, answer["reasons"]) == (503, ["shutting down"])

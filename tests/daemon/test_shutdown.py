@@ -30,6 +30,7 @@ async def test_handlers_may_end_within_the_grace_while_nothing_new_is_claimed(
     await waited_for(gate, 5)
     daemon.signal(number)
     await daemon.logged("stopping")
+    await board.claims_end(1)
     left = await board.jobs.enqueue("noop")
     async with httpx.AsyncClient() as client:
         answer = await client.get(f"{daemon.address}/readyz")

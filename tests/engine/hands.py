@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -19,11 +20,16 @@ from jobd.door import Database, Link
 from jobd.engine.calling import Caller
 from jobd.engine.executor import Executor
 from jobd.engine.finisher import Finisher
+from jobd.engine.governing import Governing
 from jobd.engine.holdings import Holdings, Run, Stop
 from jobd.engine.judging import Judge
+from jobd.engine.lease import Lease
 from jobd.engine.prefetch import Prefetch
+from jobd.engine.producer import Producer
 from jobd.engine.slots import Slots
+from jobd.engine.slumber import Slumber
 from jobd.events import Events, JobFinished, JobStarted
+from jobd.fleet import Fleet
 from jobd.job import Claimed
 from jobd.registry import Registry
 from jobd.store import Store
@@ -155,3 +161,25 @@ async def hands_on(
         await link.close()
     assert (hands.slots.busy, hands.slots.held, hands.slots.suspects) == (0, 0, 0)
     assert len(hands.holdings) == 0
+
+
+def producer_on(link: Link, hands: Hands, *, queues: Sequence[str] = ("default",)) -> Producer:
+    """One that claims over this link for these hands, woken by nobody."""
+    lease = Lease(period=timedelta(minutes=5))
+    lease.worker_id = hands.worker_id
+    lease.confirm(time.monotonic())
+    rng = random.Random(1)
+    return Producer(
+        Store(link),
+        slumber=Slumber(
+            Fleet(link), lease=lease, poll_interval=timedelta(hours=1), notified=lambda: False, rng=rng
+        ),
+        governing=Governing(Fleet(link), queues=queues),
+        executor=hands.executor,
+        registry=hands.registry,
+        lease=lease,
+        queues=queues,
+        beat=timedelta(minutes=1),
+        events=hands.events,
+        rng=rng,
+    )

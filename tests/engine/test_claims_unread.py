@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import time
-from datetime import timedelta
 from typing import Any
 
 from jobd.door import Database, Link, Record
-from jobd.engine.governing import Governing
-from jobd.engine.lease import Lease
-from jobd.engine.producer import Producer
-from jobd.engine.slumber import Slumber
 from jobd.errors import Transient
-from jobd.fleet import Fleet
 from jobd.sql import Block
-from jobd.store import Store
-from tests.engine.hands import Hands, hands_on
+from tests.engine.hands import hands_on, producer_on
 from tests.factories import scalar
 from tests.signals import eventually
 
@@ -34,27 +25,6 @@ class Lossy(Link):
             self.losses -= 1
             raise Transient("the answer was lost")
         return await super().fetch(block, *args)
-
-
-def producer_on(link: Link, hands: Hands) -> Producer:
-    lease = Lease(period=timedelta(minutes=5))
-    lease.worker_id = hands.worker_id
-    lease.confirm(time.monotonic())
-    rng = random.Random(1)
-    return Producer(
-        Store(link),
-        slumber=Slumber(
-            Fleet(link), lease=lease, poll_interval=timedelta(hours=1), notified=lambda: False, rng=rng
-        ),
-        governing=Governing(Fleet(link), queues=["default"]),
-        executor=hands.executor,
-        registry=hands.registry,
-        lease=lease,
-        queues=["default"],
-        beat=timedelta(minutes=1),
-        events=hands.events,
-        rng=rng,
-    )
 
 
 async def test_claimed_jobs_whose_reading_failed_run_once_with_the_next_claim(database_url: str):
