@@ -57,8 +57,13 @@ async def test_the_lead_goes_to_another_while_handlers_still_end(
     assert daemon.alive
     assert await board.count("running") == 1
     async with httpx.AsyncClient() as client:
-        told = (await client.get(f"{daemon.address}/readyz")).json()["scheduler"]
-    assert (told["running"], told["lead"], told["reason"]) == (False, "follower", "shutting down")
+
+        async def told() -> tuple[bool, str, str]:
+            scheduler = (await client.get(f"{daemon.address}/readyz")).json()["scheduler"]
+            return scheduler["running"], scheduler["lead"], scheduler["reason"]
+
+        # It learns that from an answer.
+        await eventually(told, until=lambda now: now == (False, "follower", "shutting down"))
     gate.touch()
     assert await daemon.ended() == 0
     await assert_nothing_left(board)
