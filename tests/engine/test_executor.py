@@ -115,13 +115,14 @@ async def test_snooze_gives_the_attempt_back_and_runs_the_job_later(jobs: Jobs):
     @jobs.handler("snoozes", max_attempts=1)
     async def snoozes(ctx: JobContext) -> int:
         if ctx.claim_no < 5:
-            raise Snooze("0.1s", "not yet")
+            raise Snooze("1h" if ctx.claim_no == 1 else "0.1s", "not yet")
         return ctx.attempt
 
     async with jobs.running():
         finished, job = await ran(jobs, "snoozes")
         assert (finished.state, finished.outcome, finished.reason) == ("scheduled", "snoozed", "not yet")
         assert job.attempt == 0
+        await jobs.run_now(job.id)
         done = await jobs.wait(job.id, timeout=10)
     assert (done.state, done.result, done.errors) == (JobState.SUCCEEDED, 1, [])
     assert done.claim_no == 6
