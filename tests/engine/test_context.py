@@ -15,7 +15,7 @@ from jobd.events import JobFinished, LateResult, RunStale
 from jobd.ids import uuid7
 from tests.daemon.board import EFFECTS
 from tests.engine.running import ran
-from tests.factories import query, scalar
+from tests.factories import make_worker, query, scalar
 from tests.signals import eventually, expect
 
 
@@ -25,6 +25,7 @@ async def effects(link: Link) -> AsyncIterator[None]:
     yield
 
 
+AN_HOUR = {"kind": "constant", "base": "1h", "jitter": "none"}
 INSERT = "insert into public.effects (job_id, claim_no, pid, what) values ($1, $2, 0, 'inserted')"
 
 
@@ -106,7 +107,8 @@ async def test_progress_of_a_lost_claim_ends_the_run_without_a_trace(jobs: Jobs,
 
 async def take_over(link: Link) -> None:
     """What a rescue and another worker's claim leave behind."""
-    await query(link, "update jobd.jobs set claim_no = claim_no + 2, worker_id = gen_random_uuid()")
+    another = await make_worker(link, lease=timedelta(hours=1))
+    await query(link, "update jobd.jobs set claim_no = claim_no + 2, worker_id = $1::uuid", another)
 
 
 async def test_a_transaction_makes_the_effect_and_the_end_of_the_job_durable_together(jobs: Jobs, link: Link):
@@ -166,7 +168,7 @@ async def test_an_exception_that_cannot_be_shown_after_the_transaction_harms_nob
 
 
 async def test_an_exception_in_the_block_undoes_the_effect_and_fails_the_run(jobs: Jobs, link: Link):
-    @jobs.handler("inserts", backoff={"kind": "constant", "base": "0s"})
+    @jobs.handler("inserts", backoff=AN_HOUR)
     async def inserts(ctx: JobContext) -> None:
         async with ctx.transaction() as tx:
             await tx.execute(INSERT, ctx.id, ctx.claim_no)
@@ -176,6 +178,7 @@ async def test_an_exception_in_the_block_undoes_the_effect_and_fails_the_run(job
     async with jobs.running():
         finished, job = await ran(jobs, "inserts")
         assert finished.outcome == "failed"
+        await jobs.run_now(job.id)
         job = await jobs.wait(job.id, timeout=10)
     assert job.state is JobState.SUCCEEDED
     assert [entry["message"] for entry in job.errors] == ["first attempt"]
@@ -307,7 +310,7 @@ create constraint trigger abort_once after insert on public.effects
 async def test_a_commit_that_was_cut_off_before_it_was_durable_is_a_failure(jobs: Jobs, link: Link):
     await link.execute_plain(ABORTS_THE_FIRST_COMMIT)
 
-    @jobs.handler("inserts", backoff={"kind": "constant", "base": "0s"})
+    @jobs.handler("inserts", backoff=AN_HOUR)
     async def inserts(ctx: JobContext) -> None:
         async with ctx.transaction() as tx:
             await tx.execute(INSERT, ctx.id, ctx.claim_no)
@@ -315,6 +318,7 @@ async def test_a_commit_that_was_cut_off_before_it_was_durable_is_a_failure(jobs
     async with jobs.running():
         finished, job = await ran(jobs, "inserts")
         assert finished.outcome == "failed"
+        await jobs.run_now(job.id)
         job = await jobs.wait(job.id, timeout=10)
     assert (job.state, job.attempt) == (JobState.SUCCEEDED, 2)
     assert await inserted(link) == 1

@@ -74,7 +74,7 @@ async def test_an_answer_that_is_broken_is_a_failure(jobs: Jobs):
 async def test_whatever_a_handler_raises_is_a_failure_that_is_recorded_and_tried_again(
     jobs: Jobs, error: BaseException
 ):
-    @jobs.handler("fails", backoff="constant")
+    @jobs.handler("fails", backoff={"kind": "constant", "base": "1h", "jitter": "none"})
     async def fails() -> None:
         raise error
 
