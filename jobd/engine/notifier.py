@@ -77,6 +77,7 @@ class Notifier:
         # Listen first, look after: what was enqueued or changed before we listened must not wait for a poll.
         self._on_work()
         self._on_schedules()
+        self._on_limits()
 
     def _heard(self, channel: str, payload: str) -> None:
         if channel == WAKE and payload in self._queues:

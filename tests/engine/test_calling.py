@@ -48,7 +48,7 @@ async def test_a_plain_function_runs_in_a_thread_and_the_loop_goes_on(jobs: Jobs
     ids=lambda error: type(error).__name__,
 )
 async def test_whatever_a_thread_raises_is_a_failure(jobs: Jobs, error: BaseException):
-    @jobs.handler("fails")
+    @jobs.handler("fails", backoff={"kind": "constant", "base": "1h", "jitter": "none"})
     def fails() -> None:
         raise error
 
@@ -62,7 +62,7 @@ async def test_whatever_a_thread_raises_is_a_failure(jobs: Jobs, error: BaseExce
 async def test_a_thread_that_takes_too_long_is_told_and_keeps_its_slot_until_it_ends(jobs: Jobs):
     let_go, seen = threading.Event(), threading.Event()
 
-    @jobs.handler("endless", timeout="0.1s", max_attempts=1)
+    @jobs.handler("endless", timeout="1s", max_attempts=1)
     def endless(ctx: JobContext) -> None:
         while not ctx.cancelled:
             time.sleep(0.01)

@@ -253,7 +253,7 @@ async def test_a_transaction_in_a_transaction_undoes_both(jobs: Jobs, link: Link
 async def test_a_run_that_is_stopped_in_its_transaction_undoes_it(jobs: Jobs, link: Link, stop: str):
     inside = asyncio.Event()
 
-    @jobs.handler("waits", max_attempts=1, timeout="0.3s" if stop == "timeout" else "1h")
+    @jobs.handler("waits", max_attempts=1, timeout="1s" if stop == "timeout" else "1h")
     async def waits(ctx: JobContext) -> None:
         async with ctx.transaction() as tx:
             await tx.execute(INSERT, ctx.id, ctx.claim_no)

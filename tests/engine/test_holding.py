@@ -12,6 +12,7 @@ import pytest
 from jobd import Jobs, JobState
 from jobd.door import Link
 from jobd.engine import executor as engine_executor
+from jobd.engine import limits as engine_limits
 from jobd.engine import prefetch as engine_prefetch
 from jobd.engine.holdings import Stop
 from jobd.events import JobFinished, JobStarted, LeaseRenewed, RunStale
@@ -429,7 +430,13 @@ def line(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> Line:
     return Line(jobs)
 
 
-@pytest.mark.usefixtures("patient")
+@pytest.fixture
+def lively(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No handler counts as one that takes long, behind which nothing is held."""
+    monkeypatch.setattr(engine_limits, "MOMENT", 60.0)
+
+
+@pytest.mark.usefixtures("patient", "lively")
 async def test_jobs_that_are_held_run_as_soon_as_there_is_a_slot(jobs: Jobs, link: Link, line: Line):
     async with jobs.running(concurrency=2):
         await line.learned()
@@ -442,7 +449,7 @@ async def test_jobs_that_are_held_run_as_soon_as_there_is_a_slot(jobs: Jobs, lin
     assert await scalar(link, "select count(*) from jobd.job_history where claim_no <> 2") == 0
 
 
-@pytest.mark.usefixtures("patient")
+@pytest.mark.usefixtures("patient", "lively")
 async def test_a_shutdown_hands_held_jobs_back(jobs: Jobs, link: Link, line: Line):
     async with jobs.running(concurrency=2, shutdown_grace="0s"):
         await line.learned()
@@ -452,7 +459,7 @@ async def test_a_shutdown_hands_held_jobs_back(jobs: Jobs, link: Link, line: Lin
     assert line.began == ["stuck", "stuck"]
 
 
-@pytest.mark.usefixtures("patient")
+@pytest.mark.usefixtures("patient", "lively")
 async def test_a_shutdown_hands_held_jobs_back_while_handlers_may_still_end(
     jobs: Jobs, link: Link, line: Line
 ):
@@ -470,7 +477,7 @@ async def test_a_shutdown_hands_held_jobs_back_while_handlers_may_still_end(
     assert await scalar(link, "select count(*) from jobd.job_history") == 21
 
 
-@pytest.mark.usefixtures("patient")
+@pytest.mark.usefixtures("patient", "lively")
 @pytest.mark.parametrize("notify", ["on", "off"])
 async def test_the_cancel_of_a_held_job_arrives(jobs: Jobs, link: Link, line: Line, notify: str):
     async with jobs.running(concurrency=1, notify=notify):
@@ -484,7 +491,7 @@ async def test_the_cancel_of_a_held_job_arrives(jobs: Jobs, link: Link, line: Li
     assert line.began == ["stuck", "1"]
 
 
-@pytest.mark.usefixtures("patient")
+@pytest.mark.usefixtures("patient", "lively")
 async def test_the_heartbeat_finds_a_held_claim_that_was_lost(jobs: Jobs, link: Link, line: Line):
     async with jobs.running(concurrency=1):
         await line.learned()

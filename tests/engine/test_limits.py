@@ -83,7 +83,7 @@ async def test_a_run_that_ended_within_the_moment_never_gets_a_timer():
 
 async def test_a_run_that_ends_later_loses_its_timer():
     watch = Watch()
-    ends, goes_on = watch.begin(0.3), watch.begin(0.4)
+    ends, goes_on = watch.begin(1.0), watch.begin(1.1)
     await watch.looked()
     assert watch.lasting[:2] == [ends, goes_on]
     watch.end(ends)

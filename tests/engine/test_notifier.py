@@ -16,6 +16,7 @@ import pytest
 from jobd import Jobs
 from jobd.door import Database, Link
 from jobd.engine import notifier as engine_notifier
+from jobd.engine import slumber
 from jobd.engine.notifier import Notifier
 from jobd.events import Events, JobStarted, ListenerChanged
 from jobd.fleet import Fleet
@@ -94,7 +95,7 @@ async def test_it_looks_for_work_once_it_listens_and_passes_on_what_concerns_it(
     async with expect(ears.events, ListenerChanged, up=True):
         listening = ears.listening()
         await listening.__aenter__()
-    assert (ears.work, ears.schedules) == (1, 1)
+    assert (ears.work, ears.schedules, ears.limits) == (1, 1, 1)
     for channel, payload in [
         ("jobd_wake", "mine"),
         ("jobd_wake", "theirs"),
@@ -110,7 +111,7 @@ async def test_it_looks_for_work_once_it_listens_and_passes_on_what_concerns_it(
         return bool(ears.cancels)
 
     await eventually(heard)
-    assert (ears.work, ears.cancels, ears.schedules, ears.limits) == (2, [job_id], 2, 1)
+    assert (ears.work, ears.cancels, ears.schedules, ears.limits) == (2, [job_id], 2, 2)
     await listening.__aexit__(None, None, None)
 
 
@@ -154,8 +155,12 @@ async def test_jobs_run_through_a_pooler_in_transaction_mode(transaction_pooler:
             assert job.result == n + 1
 
 
-async def test_an_idle_daemon_is_woken_by_an_enqueue(jobs: Jobs, direct_database_url: str, link: Link):
+async def test_an_idle_daemon_is_woken_by_an_enqueue(
+    jobs: Jobs, direct_database_url: str, link: Link, monkeypatch: pytest.MonkeyPatch
+):
     jobs.overrides["database_url"] = direct_database_url  # no pooler lets it hear
+    # It stays asleep: one that is awake has not asked to be woken.
+    monkeypatch.setattr(slumber, "SHORT_SLEEPS", 1000)
 
     @jobs.handler("noop")
     async def noop() -> None: ...

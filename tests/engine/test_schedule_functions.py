@@ -106,7 +106,7 @@ async def test_pause_resume_trigger_and_remove(jobs: Jobs, link: Link):
     @jobs.handler("tick")
     async def tick() -> None: ...
 
-    await query(link, f"{ADD})")
+    await query(link, "select jobd.add_schedule('s', '0 0 29 2 *', 'tick')")
     assert await scalar(link, "select jobd.pause_schedule('s', 'kim')") is True
     assert (await jobs.schedules.get("s")).paused_by == "kim"
     assert await scalar(link, "select jobd.resume_schedule('s')") is True

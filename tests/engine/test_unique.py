@@ -12,7 +12,7 @@ async def test_who_runs_again_without_its_key_is_told_of(jobs: Jobs):
     """At once, and once more: what is enqueued while a job runs waits beside its next attempt."""
     siblings: list[Enqueued] = []
 
-    @jobs.handler("sync", backoff="constant", max_attempts=2)
+    @jobs.handler("sync", backoff={"kind": "constant", "base": "1h", "jitter": "none"}, max_attempts=2)
     async def sync(ctx: JobContext) -> None:
         if not siblings:
             siblings.append(await jobs.enqueue("sync", unique_key="a", unique_for="waiting", delay="1h"))
