@@ -165,10 +165,11 @@ class DaemonCondition:
             stuck = f"it has not turned for {idle:.0f} s" if idle > STUCK_SECONDS else None
             # A follower never looks at the schedules: that it may come to lead is what it does for them.
             unelected = self.leader.problem if self.leader is not None else None
+            powerless = None
             if not self._lease.valid:
-                # Nor does it ask the database then, so that nothing fails.
-                unelected = f"{self._without_lease()}, and without a lease it cannot lead"
+                # Whatever failed last: it asks the database for nothing until it has one.
+                powerless = f"{self._without_lease()}, and without a lease it cannot lead"
             stopping = STOPPING if self._stopping() else None
-            reason = stopping or self.scheduler.problem or unelected or stuck
+            reason = stopping or powerless or self.scheduler.problem or unelected or stuck
             lead = "leader" if self.leader is not None and self.leader.term is not None else "follower"
         return {"running": reason is None, "lead": lead, "schedules": self._schedules, "reason": reason}

@@ -82,6 +82,14 @@ class Board:
             until=lambda now: now == workers,
         )
 
+    async def at_work(self, pid: int) -> None:
+        """Wait until this process beats, under whatever name: one taken for dead goes on as somebody else."""
+        await eventually(
+            lambda: self.query(
+                "select from jobd.workers where pid = $1::int and lease_until > clock_timestamp()", pid
+            )
+        )
+
     async def effects(self, what: str) -> list[Any]:
         return await self.query("select * from public.effects where what like $1::text order by at", what)
 

@@ -73,9 +73,18 @@ def told() -> Any:
 
 @asynccontextmanager
 async def crew_of(
-    program: str, *, processes: int = 2, grace: float = 0.0, last: float = 60.0, until_idle: bool = False
+    program: str,
+    *,
+    processes: int = 2,
+    grace: float = 0.0,
+    last: float = 60.0,
+    until_idle: bool = False,
+    patience: int = 50,
 ) -> AsyncIterator[tuple[Crew, asyncio.Future[int]]]:
-    """A crew at work and its exit code to come. It is told to end when the block ends."""
+    """A crew at work and its exit code to come. It is told to end when the block ends.
+
+    A process that has not answered `patience` times is ended.
+    """
     plan = Plan(
         processes=processes,
         arguments=[],
@@ -88,7 +97,7 @@ async def crew_of(
     command = [sys.executable, "-c", PROGRAM + program]
     crew = Crew(plan, command=command, environment={"SUPERVISED": "yes"}, last_seconds=last)
     work = asyncio.ensure_future(crew.run(complete=lambda: None))
-    watch = asyncio.ensure_future(Watch(crew, every=0.1, patience=3).run())
+    watch = asyncio.ensure_future(Watch(crew, every=0.1, patience=patience).run())
     try:
         yield crew, work
     finally:
@@ -152,7 +161,7 @@ class Deaf(Condition):
     def stalled(self): time.sleep(1000)
 serve(Deaf() if tether.process == 2 else Condition())
 """
-    async with crew_of(deaf) as (_, _):
+    async with crew_of(deaf, patience=10) as (_, _):
         line = await told.reach("process does not work, ending it")
         assert (line["process"], line["detail"]) == (2, "its control thread does not answer")
         assert (await told.reach("process ended, replacing it"))["detail"] == "SIGKILL"

@@ -25,7 +25,7 @@ async def test_jobs_that_insert_a_row_leave_exactly_one_each_though_workers_are_
     working = [await daemons.start("--concurrency", "10", **settings) for _ in range(2)]
     for _ in range(KILLS):
         for daemon in working:
-            await board.confirmed(daemon.worker, seconds=0)
+            await board.at_work(daemon.pid)
         done = len(ids)
         payloads = [{"seconds": rng.uniform(0, 0.3)} for _ in range(BATCH)]
         ids += await board.jobs.enqueue_many("insert_late", payloads)

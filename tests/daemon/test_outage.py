@@ -157,3 +157,21 @@ async def test_readiness_tells_that_the_schedules_cannot_be_looked_at(
             }
             assert "no heartbeat was confirmed for" in told["scheduler"]["reason"]
         await eventually(answer, until=lambda told: told["scheduler"]["running"], timeout=30)
+
+
+async def test_without_a_lease_no_older_trouble_is_told_as_why_no_schedule_fires(
+    own_postgres: PostgresServer, daemons: Daemons, board: Board
+):
+    daemon = await daemons.start()
+    async with httpx.AsyncClient(base_url=daemon.address) as client:
+
+        async def reason() -> str:
+            return str((await client.get("/readyz")).json()["scheduler"]["reason"])
+
+        await eventually(reason, until=lambda why: why == "None")
+        await board.query("alter table jobd.schedules rename to hidden")
+        await eventually(reason, until=lambda why: "look at the schedules failed" in why)
+        async with outage(own_postgres, seconds=0):
+            await eventually(reason, until=lambda why: "no heartbeat was confirmed for" in why)
+        await board.query("alter table jobd.hidden rename to schedules")
+        await eventually(reason, until=lambda why: why == "None", timeout=30)

@@ -183,6 +183,7 @@ async def test_a_daemon_that_handlers_terminate_still_writes_their_results(daemo
 
 async def test_an_idle_daemon_ends_at_once(daemons: Daemons, board: Board):
     daemon = await daemons.start(shutdown_grace="10m")
+    await eventually(lambda: board.scalar("select count(*) from jobd.workers"))
     daemon.terminate()
     began = time.monotonic()
     assert await daemon.ended() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.signals import eventually
 
 
 class Demo:
@@ -96,7 +99,8 @@ def demo() -> Iterator[Callable[..., Demo]]:
 def test_reminder_mails_arrive_and_ctrl_c_leaves_nothing_behind(demo: Callable[..., Demo]):
     running = demo("--seconds-per-day", "1", "--http-port", "0")
     metrics = running.read_until("/metrics").split()[-1]
-    assert httpx.get(metrics.replace("/metrics", "/readyz")).status_code == 200
+    ready = metrics.replace("/metrics", "/readyz")
+    asyncio.run(eventually(lambda: httpx.get(ready).status_code, until=lambda code: code == 200))
     running.read_until(
         "mary.* Family dinner is tomorrow", "completed .* Family dinner", "purged .* Book club"
     )

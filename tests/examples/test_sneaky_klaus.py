@@ -302,6 +302,8 @@ async def test_an_exchange_lives_its_whole_life_on_a_running_daemon(database_url
         async with klaus.jobs.running():
             exchange_id = await klaus.exchange("Office party", "Ada", date="2100-11-04 18:00", days=[7, 1])
             await klaus.change(exchange_id)
+            # The scheduler writes down what decorators declare.
+            await eventually(klaus.jobs.schedules.list, until=lambda known: len(known) == 2)
             for run, name, date in (
                 (klaus.let_night_come, "auto_complete_exchanges", "2100-10-21 00:00"),
                 (klaus.let_run, f"reminder_exchange_{exchange_id}_days_7", "2100-10-28 22:00"),
