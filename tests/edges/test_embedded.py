@@ -94,7 +94,7 @@ def test_a_server_left_by_a_killed_process_is_used_again_and_stopped(tmp_path: P
         os.kill(process.pid, signal.SIGKILL)
     server = EmbeddedPostgres(folder)
     left_behind = postmaster(server)
-    assert state_of(left_behind) == "S"
+    assert state_of(left_behind) not in {"", "Z"}
     server.start()
     assert postmaster(server) == left_behind
     assert server.stop()

@@ -89,12 +89,15 @@ async def test_a_second_migration_changes_nothing(empty_database_url: str, sessi
 
 
 async def test_the_printed_script_makes_the_same_schema(
-    empty_database_url: str, session: Session, direct_database_url: str
+    empty_database_url: str, session: Session, postgres: PostgresServer
 ):
     await session.execute(script())
-    migrated = await asyncpg.connect(direct_database_url)
-    printed, applied = await schema(session), await schema(migrated)
-    await migrated.close()
+    # Made at the same time: the other tests' databases may be from before midnight.
+    with postgres.database() as name:
+        await migrate(postgres.dsn(name))
+        migrated = await asyncpg.connect(postgres.dsn(name))
+        printed, applied = await schema(session), await schema(migrated)
+        await migrated.close()
     assert printed == applied
     assert len(applied["indexes"]) > 10
     await check(Database(empty_database_url))

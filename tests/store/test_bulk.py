@@ -184,10 +184,10 @@ def endless(taken: list[int]) -> Iterator[dict[str, Any]]:
 async def test_payloads_are_taken_as_they_are_sent_and_a_standstill_has_its_limit(
     database_url: str, obstacle: Held, door: Link
 ):
-    pool = Pool(Database(database_url), size=1, call_timeout=1)
+    pool = Pool(Database(database_url), size=1, call_timeout=2)
     client = Client(pool, registry=Registry(), events=Events())
     taken = [0]
-    with pytest.raises(CallTimeout, match=r"copy did not end within 1 s"):
+    with pytest.raises(CallTimeout, match=r"copy did not end within 2 s"):
         await client.enqueue_many("noop", endless(taken))
     assert 5_000 <= taken[0] < 10_000, "the socket has no room for more"
     await obstacle.rollback()

@@ -236,7 +236,8 @@ async def test_behind_a_long_backlog_others_run(door: Link, store: Store, worker
     assert {row["key"] for row in keys} == {"full", "other0", "other1", "other2"}
 
 
-async def test_all_keys_of_a_long_backlog_have_their_turn(door: Link, store: Store, worker: UUID):
+async def test_all_keys_of_a_long_backlog_have_their_turn(door: Link, store: Store):
+    worker = await make_worker(door, lease=3600 * SECOND)
     await query(door, FILL.format(column="concurrency_key", value="'full'"), 500)
     await query(door, FILL.format(column="concurrency_key", value="'k' || lpad(n::text, 4, '0')"), 2500)
     await query(

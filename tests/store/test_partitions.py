@@ -13,6 +13,7 @@ from jobd.door import Database, Link
 from jobd.errors import Transient
 from jobd.fleet import Fleet
 from jobd.job import FinishedRun, JobState
+from jobd.migrate import migrate
 from jobd.partitions import drop_partition
 from jobd.reader import Reader
 from jobd.store import Store
@@ -33,13 +34,17 @@ async def names(door: Link, parent: str = "job_history") -> list[str]:
     return [row["relname"] for row in rows]
 
 
-async def test_a_fresh_schema_has_yesterday_to_a_week_ahead(door: Link, fleet: Fleet):
+async def test_a_fresh_schema_has_yesterday_to_a_week_ahead(empty_database_url: str):
+    # Made now: the other tests' databases may be from before midnight.
+    await migrate(empty_database_url)
+    door = Link(Database(empty_database_url))
     today = await scalar(door, "select (clock_timestamp() at time zone 'UTC')::date")
     expected = [f"job_history_{today + n * DAY:%Y%m%d}" for n in range(-1, 8)]
     assert await names(door) == expected
     expected = [f"tombstones_{today + n * DAY:%Y%m%d}" for n in range(-1, 3)]
     assert await names(door, "tombstones") == expected
-    assert await fleet.ensure_partitions() == 0
+    assert await Fleet(door).ensure_partitions() == 0
+    await door.close()
 
 
 async def test_missing_partitions_are_made_once(door: Link, fleet: Fleet):

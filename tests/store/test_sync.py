@@ -27,6 +27,7 @@ from jobd.pool import Pool
 from jobd.registry import Registry
 from jobd.sync import SyncClient
 from tests.postgres import PgBouncer
+from tests.signals import eventually
 
 
 def client_of(url: str, **options: Any) -> Client:
@@ -168,11 +169,11 @@ def test_a_closed_client_leaves_nothing_and_starts_anew(sync: SyncClient, direct
 
 
 def test_a_call_that_has_to_wait_ends_within_its_limit(database_url: str, direct: psycopg.Connection[Any]):
-    sync = SyncClient(client_of(database_url, call_timeout=1))
+    sync = SyncClient(client_of(database_url, call_timeout=2))
     sync.list()
     with direct.transaction():
         direct.execute("select jobd.enqueue('greet', unique_key => 'k')")
-        with pytest.raises(CallTimeout, match=r"enqueue did not end within 1 s"):
+        with pytest.raises(CallTimeout, match=r"enqueue did not end within 2 s"):
             sync.enqueue("greet", unique_key="k")
     assert sync.enqueue("greet", unique_key="k").duplicate
     sync.close()
@@ -253,4 +254,6 @@ def test_a_script_that_closes_nothing_ends_quietly_and_says_goodbye(
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
     sessions = "select count(*) from pg_stat_activity where application_name = 'script'"
     # A pooler keeps its own connection to the server, whoever has left.
-    assert pooler is not None or direct.execute(sessions).fetchall() == [(0,)]
+    if pooler is None:
+        # The server ends a session a moment after the goodbye.
+        asyncio.run(eventually(lambda: direct.execute(sessions).fetchall() == [(0,)]))
