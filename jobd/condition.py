@@ -167,7 +167,7 @@ class DaemonCondition:
             unelected = self.leader.problem if self.leader is not None else None
             powerless = None
             if not self._lease.valid:
-                # Whatever failed last: it asks the database for nothing until it has one.
+                # Whatever failed last: until it has one no schedule fires from here.
                 powerless = f"{self._without_lease()}, and without a lease it cannot lead"
             stopping = STOPPING if self._stopping() else None
             reason = stopping or powerless or self.scheduler.problem or unelected or stuck

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from jobd import embedded
 from jobd.embedded import EmbeddedPostgres, find_binaries
 from jobd.errors import ConfigError
+from tests.signals import eventually
 
 QUICK = {"fsync": "off"}
 
@@ -94,7 +96,7 @@ def test_a_server_left_by_a_killed_process_is_used_again_and_stopped(tmp_path: P
         os.kill(process.pid, signal.SIGKILL)
     server = EmbeddedPostgres(folder)
     left_behind = postmaster(server)
-    assert state_of(left_behind) not in {"", "Z"}
+    asyncio.run(eventually(lambda: state_of(left_behind), until=lambda state: state == "S"))
     server.start()
     assert postmaster(server) == left_behind
     assert server.stop()
